@@ -1,0 +1,58 @@
+# Every target sets itself up: it needs Python 3.11+, git and make, nothing else. A second run installs nothing.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PROTO  := protos/nextact/v1/behavior.proto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint format protos bench train evaluate clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock client/pyproject.toml server/pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nextact needs Python 3.11 or newer")'
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e client -e server
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Make the virtual environment with pinned dependencies
+
+demo: $(STAMP) ## The main job in one command: serve real behaviour, show what was expected and how good it was
+	$(BIN)/python examples/demo.py
+
+serve: $(STAMP) ## Run the server with the shipped models until Ctrl-C
+	$(BIN)/nextact-server serve
+
+test: $(STAMP) ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style, types, import rules, the contract and that the stubs are in step
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+
+format: $(STAMP) ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(STAMP) ## Generate the client's stubs from the contract
+	$(BIN)/python protos/generate.py
+
+bench: $(STAMP) ## Measure speed beside its limits (about 10 minutes)
+	$(BIN)/python -m bench
+
+train: $(STAMP) ## Train the shipped next-action model anew (CONFIG=..., OUT=...)
+	$(BIN)/nextact-server train $(or $(CONFIG),examples/movielens/train.toml) $(if $(OUT),--out $(OUT))
+
+evaluate: $(STAMP) ## Judge the shipped checkpoint event by event on users it never saw
+	$(BIN)/nextact-server evaluate
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .hypothesis .pytest_cache client/*.egg-info server/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
