@@ -1,0 +1,285 @@
+"""The composition root: the only place that knows every room, and wires them."""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import torch
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+from prometheus_client import start_http_server
+
+from nextact_server.catalogue import Catalogue
+from nextact_server.events.identity import UserDirectory
+from nextact_server.events.status import Status
+from nextact_server.events.validation import EventLimits
+from nextact_server.features.content import ContentEncoder, ContentLimits, ImageLimits, load_content_encoder
+from nextact_server.features.time import time_features
+from nextact_server.inference.batcher import Batcher
+from nextact_server.people import People
+from nextact_server.pipeline import Pipeline, PipelineLimits
+from nextact_server.repository.reader import ModelRepository
+from nextact_server.rpc.admission import Admission
+from nextact_server.rpc.encode import Encoder
+from nextact_server.rpc.grpcio_server import make_grpcio_server
+from nextact_server.rpc.limits import Limits
+from nextact_server.rpc.native_server import NativeServer
+from nextact_server.rpc.service import SERVICE, BehaviorService
+from nextact_server.rpc.stream import StreamService
+from nextact_server.sequence.arena import StateArena
+from nextact_server.sequence.checkpoint import load_model
+from nextact_server.sequence.engine import SequenceEngine
+from nextact_server.sequence.index import ItemIndex
+from nextact_server.sequence.journal import Journal
+from nextact_server.sequence.model import FIRST_ACTION
+from nextact_server.sequence.outputs import Reader, SeenItems
+from nextact_server.sequence.residency import Residency
+from nextact_server.sequence.stage import SequenceStage, Work, cost_of
+from nextact_server.settings import Settings
+from nextact_server.storage.memory import MemoryStore
+from nextact_server.storage.seam import Store
+from nextact_server.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server can be reached."""
+
+    grpc: str
+    metrics: str
+
+
+class App:
+    """A server from settings to its end: `start`, then `stop`. `store` may be given to test with another one."""
+
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        self._settings = settings
+        self.metrics = Metrics({status: status.name for status in Status})
+        self.store = store or MemoryStore(
+            message_id_window_s=settings.dedup_days * 86_400, message_ids_per_user=settings.dedup_ids_per_user
+        )
+        self._health: Any = HealthServicer()
+        self._closing: list[Any] = []
+
+    async def start(self) -> Addresses:
+        """Loads the models, serves, and returns the addresses. Raises what a broken model or a taken port raises."""
+        settings = self._settings
+        self._loop = asyncio.get_running_loop()
+        torch.set_num_threads(settings.torch_threads)
+        self.admission = Admission(settings.max_message_bytes)
+        rooms = self._build_rooms()
+        service, streams, pipeline, encoder, limits = rooms
+        fallback = make_grpcio_server(
+            service,
+            streams,
+            self.admission,
+            self._health,
+            max_message_bytes=settings.max_message_bytes,
+            with_reflection=settings.reflection,
+        )
+        self._grpcio = fallback
+        self._native: NativeServer | None = None
+        if settings.grpc_server == "native":
+            target = _target(settings)
+            self._native = NativeServer(target, service, pipeline, encoder, self.admission, limits, self._loop)
+            self._socket_dir = tempfile.mkdtemp(prefix="nextact-")
+            socket = f"{self._socket_dir}/grpcio.sock"
+            fallback.add_insecure_port(f"unix:{socket}")
+            await fallback.start()
+            self._native.start(socket)
+            port = self._native.port
+        else:
+            port = self._bind(fallback)
+            await fallback.start()
+        server, _ = start_http_server(
+            settings.metrics_port, addr=_metrics_host(settings), registry=self.metrics.registry
+        )
+        self._metrics_server = server
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        address = settings.host if settings.host.startswith("unix:") else f"{settings.host}:{port}"
+        return Addresses(grpc=address, metrics=f"{_metrics_host(settings)}:{server.server_port}")
+
+    async def stop(self) -> None:
+        """Drains: refuses new calls, answers those in flight within drain_seconds, then frees everything."""
+        self.admission.drain()
+        await self._health.enter_graceful_shutdown()
+        grace = self._settings.drain_seconds
+        if self._native is not None:
+            await self._native.stop(grace)
+        await self._grpcio.stop(grace)
+        if self._native is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()
+        await self._loop.run_in_executor(None, self._close_rooms)
+
+    def _build_rooms(self) -> tuple[BehaviorService, StreamService, Pipeline, Encoder, Limits]:
+        settings = self._settings
+        repository = ModelRepository(settings.model_repository)
+        entry = repository.get(settings.sequence_model)
+        model, card = load_model(entry.version_dir())
+        content = self._load_content(repository)
+        version = (settings.sequence_model, str(entry.latest))
+        index = ItemIndex(model, card, settings.index_items)
+        engine = SequenceEngine(
+            model, index, time_features, settings.allowed_lateness_seconds, settings.apply_late_events
+        )
+        arena = StateArena(model.state_spec(), settings.resident_users, torch.device("cpu"))
+        residency = Residency(arena, engine, self.store, "/".join(version))
+        seen = SeenItems(engine, self.store, max_users=settings.resident_users)
+        journal = Journal(self.store, self._store_health)
+        directory = UserDirectory()
+        stage = SequenceStage(
+            engine,
+            residency,
+            directory,
+            self.store,
+            journal,
+            Reader(engine, seen, card.exclude_seen_default),
+            self.metrics,
+        )
+        batcher: Batcher[Work, Any] = Batcher(
+            settings.sequence_model,
+            stage.run,
+            max_cost=settings.batch_events,
+            max_queue_cost=2 * settings.queue_events + settings.max_stream_events,
+            cost=cost_of,
+            observer=self.metrics,
+        )
+        actions = {action: FIRST_ACTION + at for at, action in enumerate(card.actions)}
+        event_limits = _event_limits(settings)
+        pipeline = Pipeline(
+            batcher,
+            content,
+            actions,
+            version,
+            event_limits,
+            PipelineLimits(settings.queue_events, settings.user_queue_events),
+        )
+        catalogue = Catalogue(pipeline, content, index, self.store, journal, event_limits)
+        catalogue.load()
+
+        def recover(durable: int) -> None:
+            arena.drop_after(durable)
+            seen.forget()
+            catalogue.load()
+
+        journal.recover = recover
+        people = People(pipeline, directory, residency, seen, self.store, journal)
+        limits = _call_limits(settings)
+        encoder = Encoder(version, card.actions, index.ids, self.store.durability, _content_model(repository, settings))
+        self._watch(arena, directory, index, pipeline)
+        self._closing = [batcher, content, self.store]
+        service = BehaviorService(pipeline, catalogue, people, content, encoder, limits, event_limits)
+        streams = StreamService(pipeline, encoder, self.admission, limits)
+        return service, streams, pipeline, encoder, limits
+
+    def _load_content(self, repository: ModelRepository) -> ContentEncoder:
+        settings = self._settings
+        limits = ContentLimits(
+            max_text_bytes=settings.max_text_bytes,
+            image=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+            cache_bytes=settings.content_cache_bytes,
+        )
+        return load_content_encoder(
+            repository.get(settings.image_model).version_dir(),
+            repository.get(settings.text_model).version_dir(),
+            settings.data_dir / "converted",
+            threads=settings.encoder_threads or max(1, (os.cpu_count() or 1) - 1),
+            limits=limits,
+            batch_observer=self.metrics,
+            cache_observer=self.metrics,
+        )
+
+    def _watch(self, arena: StateArena, directory: UserDirectory, index: ItemIndex, pipeline: Pipeline) -> None:
+        self.metrics.resident_users.set_function(lambda: len(arena))
+        self.metrics.known_users.set_function(lambda: len(directory))
+        self.metrics.items.set_function(lambda: len(index))
+        self.metrics.waiting_events.set_function(lambda: pipeline.waiting_events)
+
+    def _store_health(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+
+        async def tell() -> None:
+            for name in ("", SERVICE):
+                await self._health.set(name, status)
+
+        asyncio.run_coroutine_threadsafe(tell(), self._loop)
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        settings = self._settings
+        target = _target(settings)
+        if settings.tls_cert is None or settings.tls_key is None:
+            return int(server.add_insecure_port(target))
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        return int(server.add_secure_port(target, grpc.ssl_server_credentials([pair])))
+
+    def _close_rooms(self) -> None:
+        for room in self._closing:
+            room.close()
+
+
+async def serve(settings: Settings, announce: Any = print) -> None:
+    """Runs a server until SIGINT or SIGTERM; `announce` gets the one line that says it is serving."""
+    app = App(settings)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    addresses = await app.start()
+    announce(f"nextact SERVING grpc={addresses.grpc} metrics={addresses.metrics}")
+    await stopped.wait()
+    await app.stop()
+
+
+def _target(settings: Settings) -> str:
+    return settings.host if settings.host.startswith("unix:") else f"{settings.host}:{settings.grpc_port}"
+
+
+def _metrics_host(settings: Settings) -> str:
+    return "127.0.0.1" if settings.host.startswith("unix:") else settings.host
+
+
+def _content_model(repository: ModelRepository, settings: Settings) -> str:
+    names = (settings.text_model, settings.image_model)
+    return "+".join(f"{name}/{repository.get(name).latest}" for name in names)
+
+
+def _event_limits(settings: Settings) -> EventLimits:
+    return EventLimits(
+        id_bytes=settings.max_id_bytes,
+        action_bytes=settings.max_action_bytes,
+        text_bytes=settings.max_text_bytes,
+        image_bytes=settings.max_image_bytes,
+        properties_bytes=settings.max_properties_bytes,
+        future_seconds=settings.max_future_seconds,
+    )
+
+
+def _call_limits(settings: Settings) -> Limits:
+    return Limits(
+        predict_events=settings.max_predict_events,
+        stream_events=settings.max_stream_events,
+        embed_contents=settings.max_embed_contents,
+        upsert_items=settings.max_upsert_items,
+        candidates=settings.max_candidates,
+        top_k=settings.max_top_k,
+        default_top_k=settings.default_top_k,
+        page_size=settings.max_page_size,
+        id_bytes=settings.max_id_bytes,
+        message_bytes=settings.max_message_bytes,
+        window_messages=settings.stream_window_messages,
+        window_bytes=settings.stream_window_bytes,
+    )
+
+
+__all__ = ["Addresses", "App", "serve"]

@@ -1,0 +1,53 @@
+"""`nextact-server`: serve, train, evaluate."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import typer
+from pydantic import ValidationError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def nextact_server() -> None:
+    """The gRPC inference server for real-time user behaviour."""
+
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def serve(context: typer.Context) -> None:
+    """Run the server until Ctrl-C. Every setting has a flag and an environment variable: see `serve --help`."""
+    from nextact_server.settings import Settings
+
+    try:
+        settings = Settings(_cli_parse_args=context.args)  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _fail(f"{where}: {first['msg']} (got {first.get('input')!r})", code=2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # The sequence step is fastest on one thread; the encoders' runtime counts its own.
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.torch_threads))
+    import uvloop
+
+    from nextact_server.app import serve as run
+
+    try:
+        uvloop.run(run(settings, announce=lambda line: print(line, flush=True)))
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        _fail(f"{type(error).__name__}: {error}", code=1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"nextact-server: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,22 @@
+"""What an encoder needs of the thing that computes its model."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Runtime"]
+
+
+class Runtime(Protocol):
+    """A loaded model with one output. The first axis of every input, and of the output, is the batch."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes, for logs and metadata: `cpu` or `cuda:0`."""
+
+    def run(self, *inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Compute a batch of any size from 1 on; the result is the caller's own. May be called from any thread."""
+
+    def close(self) -> None:
+        """Free the model; it must not run any more."""

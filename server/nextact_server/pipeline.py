@@ -1,0 +1,329 @@
+"""Predict's way through the rooms: check, encode content, wait one's turn, step, keep, answer."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextact_server.events.arrival import arrive, refused, with_content
+from nextact_server.events.batch import EventBatch
+from nextact_server.events.call import Arrival, Call
+from nextact_server.events.hashing import byte_lengths
+from nextact_server.events.status import Fault, Status
+from nextact_server.events.tickets import Ticket, Tickets
+from nextact_server.events.validation import EventLimits
+from nextact_server.features.content import Content, ContentEncoder, Encoding
+from nextact_server.features.errors import ContentError
+from nextact_server.inference.batcher import Batcher, QueueFull
+from nextact_server.sequence.journal import StoreUnavailable
+from nextact_server.sequence.stage import EventWork, RankWork, Task, Work
+
+Clock = Callable[[], int]
+"""The server's wall clock in microseconds."""
+
+
+class UnknownModelVersion(Exception):
+    """A call asks for a version of the model that is not there; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """Most events waiting for the model in all, and of one user behind content that is being encoded."""
+
+    queue_events: int = 65_536
+    user_queue_events: int = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """Work on its way; `future` is done when its result is there and durable. `queue_us` is then how long it waited."""
+
+    work: Work
+    cost: int
+    future: "Future[Any]" = field(default_factory=Future)
+    submitted: float = field(default_factory=time.perf_counter)
+    ticket: "Ticket[Submission] | None" = None
+    queued: "Future[Any] | None" = None
+    queue_us: int = 0
+    store_us: int = 0
+
+
+class Pipeline:
+    """The one place where the rooms meet. Any thread may call it; futures are done on threads of the rooms.
+
+    `batcher` runs the sequence stage; its queue must hold twice `limits.queue_events`, for what is admitted while it
+    waits for its content must find room when it goes on.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher[Work, Any],
+        encoder: ContentEncoder,
+        actions: Mapping[str, int],
+        model: tuple[str, str],
+        event_limits: EventLimits,
+        limits: PipelineLimits,
+        clock: Clock = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.model = model
+        self._batcher = batcher
+        self._encoder = encoder
+        self._actions = actions
+        self._event_limits = event_limits
+        self._limits = limits
+        self._clock = clock
+        self._arrival = threading.Lock()
+        self._tickets: Tickets[Submission] = Tickets()
+
+    @property
+    def waiting_events(self) -> int:
+        """Events that wait for their step, those behind content included."""
+        return self._batcher.queued_cost + self._tickets.cost
+
+    def submit(self, batch: EventBatch, calls: Sequence[Call]) -> Submission:
+        """Takes calls that arrived together, the rows of `batch`; the future gives their Answer.
+
+        Calls that change nothing must come alone.
+
+        Raises:
+            QueueFull: too many events are waiting; nothing of the calls was taken.
+            UnknownModelVersion: a call pins a version that is not there.
+        """
+        for call in calls:
+            if call.options.model_version not in ("", self.model[1]):
+                raise UnknownModelVersion(
+                    f"model {self.model[0]!r} has no version {call.options.model_version!r}; {self.model[1]!r} serves"
+                )
+        arrival = arrive(batch, calls, self._event_limits, self._actions, self._clock())
+        contents = _contents(arrival)
+        encoding = self._encoder.encode_hashed([content for _, content in contents]) if contents else []
+        rows = [row for row, _ in contents]
+        ready = all(content.vector.done() for content in encoding)
+        if encoding and ready:
+            arrival = _resolved(arrival, rows, encoding)
+        submission = Submission(EventWork(arrival), cost=max(1, batch.size))
+        self._take_turn(submission, arrival, ready=ready)
+        if not ready:
+            _when_all_done([content.vector for content in encoding], lambda: self._encoded(submission, rows, encoding))
+        return submission
+
+    def rank(self, work: RankWork) -> Submission:
+        """Answers a question about one user as they are when its turn comes, as Ranked. Raises QueueFull."""
+        submission = Submission(work, cost=1)
+        self._take_turn(submission, None, ready=True)
+        return submission
+
+    def run(self, task: Callable[[], Any], user_key: NDArray[np.uint64] | None = None) -> Submission:
+        """Runs a task on the thread that owns all state, behind what waits of the user with this key uint64[2].
+
+        Raises QueueFull.
+        """
+        submission = Submission(Task(task), cost=1)
+        self._take_turn(submission, None, ready=True, user_key=user_key)
+        return submission
+
+    def room(self, cost: int) -> "Future[None]":
+        """Done when `cost` events may be submitted: for those who would rather wait than be refused."""
+        return self._batcher.room(self._limits.queue_events + cost)
+
+    def withdraw(self, submission: Submission, call: int = 0) -> None:
+        """Takes one call of a submission back; what of it is not in a step yet is left out, the others go on."""
+        work = submission.work
+        if isinstance(work, EventWork):
+            work.cancelled.add(call)
+            if len(work.cancelled) < len(work.arrival.calls):
+                return
+        with self._arrival:
+            ticket, submission.ticket = submission.ticket, None
+            released = self._enqueue(self._tickets.withdraw(ticket)) if ticket is not None else []
+            queued = submission.queued
+        _watch(released)
+        if queued is not None:
+            queued.cancel()
+        else:
+            submission.future.cancel()
+
+    # Turns ----------------------------------------------------------------------------------------------------------
+
+    def _take_turn(
+        self,
+        submission: Submission,
+        arrival: Arrival | None,
+        *,
+        ready: bool,
+        user_key: NDArray[np.uint64] | None = None,
+    ) -> None:
+        with self._arrival:
+            users: dict[bytes, int] = {} if user_key is None else {user_key.tobytes(): 0}
+            if arrival is not None and (not ready or self._tickets):
+                users = _events_by_user(arrival)
+            if ready and not self._tickets.waits(users):
+                self._admit(self._batcher.queued_cost, submission.cost)
+                started = self._enqueue([submission])
+            else:
+                self._admit(self._tickets.cost, submission.cost)
+                if isinstance(submission.work, EventWork):
+                    users = self._overload(submission.work, users)
+                submission.ticket = self._tickets.take(submission, submission.cost, users, ready=ready)
+                started = []
+        _watch(started)
+
+    def _admit(self, waiting: int, cost: int) -> None:
+        limit = self._limits.queue_events
+        if waiting + cost > limit:
+            raise QueueFull(f"{self.model[0]} (queue_events)", limit, waiting, cost, retry_after_s=0.1)
+
+    def _overload(self, work: EventWork, users: dict[bytes, int]) -> dict[bytes, int]:
+        """Marks the events of users who have too many waiting, from the first that is too many on."""
+        limit = self._limits.user_queue_events
+        over = {user for user, events in users.items() if self._tickets.events_waiting(user) + events > limit}
+        if not over:
+            return users
+        arrival = work.arrival
+        taken = {user: self._tickets.events_waiting(user) for user in over}
+        failed: dict[int, Fault] = {}
+        for row, key in enumerate(arrival.user_key):
+            user = key.tobytes()
+            if user not in over or not arrival.valid[row]:
+                continue
+            taken[user] += 1
+            if taken[user] > limit:
+                reason = f"{taken[user] - 1} events of this user are waiting; at most {limit} may (user_queue_events)"
+                failed[row] = Fault("user_id", reason, Status.OVERLOADED)
+                users[user] -= 1
+        work.arrival = refused(arrival, failed)
+        return users
+
+    def _enqueue(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        for submission in submissions:
+            submission.ticket = None
+            submission.queued = self._batcher.submit(submission.work)
+        return submissions
+
+    def _encoded(self, submission: Submission, rows: Sequence[int], encoding: Sequence[Encoding]) -> None:
+        assert isinstance(submission.work, EventWork)
+        try:
+            resolved = _resolved(submission.work.arrival, rows, encoding)
+        except Exception as error:
+            with self._arrival:
+                ticket, submission.ticket = submission.ticket, None
+                released = self._enqueue(self._tickets.withdraw(ticket)) if ticket is not None else []
+            _watch(released)
+            _settle(submission.future, error)
+            return
+        with self._arrival:
+            submission.work.arrival = resolved
+            released = self._enqueue(self._tickets.settle(submission.ticket)) if submission.ticket is not None else []
+        _watch(released)
+
+
+def _resolved(arrival: Arrival, rows: Sequence[int], encoding: Sequence[Encoding]) -> Arrival:
+    """The arrival with its vectors; raises what an encoder raised, but for a fault of the content itself."""
+    good: list[int] = []
+    failed: dict[int, Fault] = {}
+    for at, (row, content) in enumerate(zip(rows, encoding, strict=True)):
+        error = content.vector.exception()
+        if error is None:
+            good.append(at)
+        elif isinstance(error, ContentError):
+            failed[row] = Fault(error.field, f"{error.field}: {error.reason}")
+        else:
+            raise error
+    if not good:
+        return refused(arrival, failed)
+    hashes = np.frombuffer(b"".join(encoding[at].key or b"" for at in good), np.uint8).reshape(-1, 16)
+    vectors = np.stack([encoding[at].vector.result() for at in good])
+    return with_content(refused(arrival, failed), np.array([rows[at] for at in good], np.int64), hashes, vectors)
+
+
+def _contents(arrival: Arrival) -> list[tuple[int, Content]]:
+    """The texts and images that valid events bring, by row."""
+    batch = arrival.batch
+    if batch.text is None and batch.image is None:
+        return []
+    nothing = np.zeros(batch.size, np.int64)
+    texts = nothing if batch.text is None else byte_lengths(batch.text)
+    images = nothing if batch.image is None else byte_lengths(batch.image)
+    return [
+        (
+            row,
+            Content(
+                text=batch.text[row].as_py() if batch.text is not None and texts[row] else None,
+                image=batch.image[row].as_py() if batch.image is not None and images[row] else None,
+            ),
+        )
+        for row in np.flatnonzero(arrival.valid & (texts + images > 0)).tolist()
+    ]
+
+
+def _events_by_user(arrival: Arrival) -> dict[bytes, int]:
+    keys, counts = np.unique(arrival.user_key[arrival.identified], axis=0, return_counts=True)
+    return {key.tobytes(): count for key, count in zip(keys, counts.tolist(), strict=True)}
+
+
+def _when_all_done(futures: Sequence["Future[Any]"], then: Callable[[], None]) -> None:
+    """Calls `then` once, on the thread that completes the last of the futures."""
+    left = len(futures)
+    lock = threading.Lock()
+
+    def one_done(_: "Future[Any]") -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = not left
+        if last:
+            then()
+
+    for future in futures:
+        future.add_done_callback(one_done)
+
+
+def _watch(submissions: Sequence[Submission]) -> None:
+    """Lets each submission's future follow its step and then its commit."""
+    for submission in submissions:
+        assert submission.queued is not None
+        submission.queued.add_done_callback(partial(_stepped, submission))
+
+
+def _stepped(submission: Submission, queued: "Future[Any]") -> None:
+    if queued.cancelled():
+        submission.future.cancel()
+        return
+    error = queued.exception()
+    result = error if error is not None else queued.result()
+    submission.queue_us = int(getattr(queued, "queue_s", 0.0) * 1e6)
+    durable: Future[None] | None = getattr(result, "durable", None)
+    if durable is None or durable.done():
+        _kept(submission.future, result, durable)
+        return
+    stepped = time.perf_counter()
+
+    def kept(done: "Future[None]") -> None:
+        submission.store_us = int((time.perf_counter() - stepped) * 1e6)
+        _kept(submission.future, result, done)
+
+    durable.add_done_callback(kept)
+
+
+def _kept(future: "Future[Any]", result: Any, durable: "Future[None] | None") -> None:
+    error = durable.exception() if durable is not None else None
+    if error is not None:
+        _settle(future, StoreUnavailable(f"the events may not have been kept: {error}; send them again"))
+    else:
+        _settle(future, result)
+
+
+def _settle(future: "Future[Any]", result: Any) -> None:
+    try:
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+    except InvalidStateError:
+        pass  # its caller has gone

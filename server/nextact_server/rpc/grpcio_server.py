@@ -1,0 +1,78 @@
+"""The grpc.aio side: every service on grpcio, by itself or behind the native front."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nextact.v1 import behavior_pb2 as pb
+from nextact_server.rpc.admission import Admission
+from nextact_server.rpc.errors import CallError, as_call_error
+from nextact_server.rpc.service import SERVICE, BehaviorService, UnaryMethod
+from nextact_server.rpc.stream import METHOD as STREAM_METHOD
+from nextact_server.rpc.stream import StreamService
+
+Context = Any
+"""grpc.aio.ServicerContext; its stubs want type arguments that the class itself refuses."""
+HEADROOM = 1024 * 1024
+"""Bytes by which grpcio's own bound lies above the setting: what is only a little too large gets the better answer."""
+
+
+def make_grpcio_server(
+    service: BehaviorService,
+    streams: StreamService,
+    admission: Admission,
+    health: Any,
+    *,
+    max_message_bytes: int,
+    with_reflection: bool,
+) -> grpc.aio.Server:
+    """A grpc.aio server with all services and no port yet."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes + HEADROOM),
+            ("grpc.max_send_message_length", max_message_bytes + HEADROOM),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    handlers: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(_unary(admission, name, method))
+        for name, method in service.methods.items()
+    }
+    handlers[STREAM_METHOD] = grpc.stream_stream_rpc_method_handler(_stream(admission, streams))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if with_reflection:
+        names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        assert pb.DESCRIPTOR.services_by_name["BehaviorService"].full_name == SERVICE
+        reflection.enable_server_reflection(names, server)
+    return server
+
+
+def _unary(admission: Admission, name: str, method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def handle(payload: bytes, context: Context) -> bytes:
+        try:
+            admission.admit(name, context.invocation_metadata() or (), context.peer(), len(payload))
+            return await method(payload)
+        except Exception as error:
+            await _abort(context, as_call_error(error))
+            raise AssertionError("abort does not return") from error
+
+    return handle
+
+
+def _stream(admission: Admission, streams: StreamService) -> Callable[[Any, Context], Awaitable[None]]:
+    async def handle(_: Any, context: Context) -> None:
+        try:
+            admission.admit(STREAM_METHOD, context.invocation_metadata() or (), context.peer(), 0)
+            await streams.serve(context)
+        except Exception as error:
+            await _abort(context, as_call_error(error))
+
+    return handle
+
+
+async def _abort(context: Context, error: CallError) -> None:
+    await context.abort(error.code, error.message, error.trailing_metadata())

@@ -1,0 +1,209 @@
+"""The native side: unary calls in bursts, HTTP/2 and gRPC in Rust outside the GIL (pygrpc-native's batch API).
+
+A burst is what arrived while the last one was handled: one pass decodes its Predict calls into one batch and one step
+answers them. Streams, health and reflection fall through to a grpc.aio server on a Unix socket behind it.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+from nextact.v1 import behavior_pb2 as pb
+from nextact_server.events.call import Answer, Call
+from nextact_server.pipeline import Pipeline, Submission
+from nextact_server.rpc.admission import Admission
+from nextact_server.rpc.decode import event_columns, has_content, parse, predict_call
+from nextact_server.rpc.encode import Encoder
+from nextact_server.rpc.errors import CallError, as_call_error
+from nextact_server.rpc.limits import Limits
+from nextact_server.rpc.service import SERVICE, BehaviorService, UnaryMethod
+
+logger = logging.getLogger(__name__)
+
+PREDICT = "Predict"
+BURST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Predict:
+    """One decoded Predict call."""
+
+    call_id: int
+    request: pb.PredictRequest
+
+
+class NativeServer:
+    """Serves the unary methods on one plaintext port."""
+
+    def __init__(
+        self,
+        target: str,
+        service: BehaviorService,
+        pipeline: Pipeline,
+        encoder: Encoder,
+        admission: Admission,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._pipeline = pipeline
+        self._encoder = encoder
+        self._admission = admission
+        self._limits = limits
+        self._loop = loop
+        self._methods: list[tuple[str, UnaryMethod]] = list(service.methods.items())
+        paths = [(f"/{SERVICE}/{name}", False) for name, _ in self._methods]
+        self._front = NativeGrpcFront(target, paths, io_threads=1, call_details=True)
+        self._thread = threading.Thread(target=self._dispatch, name="native-dispatch", daemon=True)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._open: dict[int, tuple[Submission, int]] = {}
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return self._front.bound_port
+
+    def start(self, fallback_socket: str) -> None:
+        """Serves; what it does not know goes to the gRPC server on the given Unix socket."""
+        self._front.set_fallback(fallback_socket)
+        self._front.start()
+        self._thread.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Lets calls in flight finish for at most `grace_s` seconds, then closes."""
+        started = self._loop.time()
+        answers = [asyncio.wrap_future(submission.future) for submission, _ in list(self._open.values())]
+        if answers or self._tasks:
+            await asyncio.wait([*answers, *self._tasks.values()], timeout=grace_s)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=max(0.0, started + grace_s - self._loop.time()))
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await self._loop.run_in_executor(None, self._front.close)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    # The dispatching thread ---------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        while (events := self._front.recv_batch_details(BURST)) is not None:
+            try:
+                self._on_events(events)
+            except Exception:
+                logger.exception("a burst of calls could not be dispatched")
+                for event in events:
+                    self._fail(event[1], as_call_error(RuntimeError("dispatch failed")))
+
+    def _on_events(self, events: Sequence[tuple[Any, ...]]) -> None:
+        predicts: list[_Predict] = []
+        for kind, call_id, method_id, payload, _, details in events:
+            if kind == EVENT_CANCEL:
+                self._cancel(call_id)
+                continue
+            name, method = self._methods[method_id]
+            try:
+                metadata, peer, _ = details
+                self._admission.admit(name, metadata, peer, len(payload))
+                if name == PREDICT:
+                    predicts.append(_Predict(call_id, parse(pb.PredictRequest, payload)))
+                else:
+                    self._loop.call_soon_threadsafe(self._start_task, call_id, method, payload)
+            except CallError as error:
+                self._fail(call_id, error)
+        if predicts:
+            self._predict(predicts)
+
+    def _predict(self, predicts: Sequence[_Predict]) -> None:
+        together: list[_Predict] = []
+        for predict in predicts:
+            request = predict.request
+            if request.history or request.options.dry_run or has_content(request.events):
+                self._submit([predict])
+            else:
+                together.append(predict)
+        if together:
+            self._submit(together)
+
+    def _submit(self, predicts: Sequence[_Predict]) -> None:
+        taken: list[_Predict] = []
+        calls: list[Call] = []
+        events: list[pb.Event] = []
+        for predict in predicts:
+            try:
+                calls.append(predict_call(predict.request, len(events), self._limits))
+            except CallError as error:
+                self._fail(predict.call_id, error)
+                continue
+            taken.append(predict)
+            events.extend(predict.request.history)
+            events.extend(predict.request.events)
+        if not taken:
+            return
+        try:
+            submission = self._pipeline.submit(event_columns(events), calls)
+        except Exception as error:
+            self._refused(taken, error)
+            return
+        for number, predict in enumerate(taken):
+            self._open[predict.call_id] = submission, number
+        submission.future.add_done_callback(lambda _: self._answer(submission, taken))
+
+    def _refused(self, predicts: Sequence[_Predict], error: Exception) -> None:
+        if len(predicts) == 1:
+            self._fail(predicts[0].call_id, as_call_error(error))
+            return
+        for predict in predicts:  # what one caller asked for, or is too much at once, must not be the others' fate
+            self._submit([predict])
+
+    def _cancel(self, call_id: int) -> None:
+        opened = self._open.pop(call_id, None)
+        if opened is not None:
+            self._pipeline.withdraw(*opened)
+        else:
+            self._loop.call_soon_threadsafe(self._cancel_task, call_id)
+
+    # Answers, on the thread that made them --------------------------------------------------------------------------
+
+    def _answer(self, submission: Submission, predicts: Sequence[_Predict]) -> None:
+        if submission.future.cancelled():
+            return
+        error = submission.future.exception()
+        if error is not None:
+            for predict in predicts:
+                self._open.pop(predict.call_id, None)
+                self._fail(predict.call_id, as_call_error(error))
+            return
+        answer: Answer = submission.future.result()
+        responses = self._encoder.predict_responses(answer, submission.queue_us, submission.store_us)
+        for predict, response in zip(predicts, responses, strict=True):
+            self._open.pop(predict.call_id, None)
+            self._front.respond(predict.call_id, response.SerializeToString())
+
+    def _fail(self, call_id: int, error: CallError) -> None:
+        self._front.fail(call_id, error.code.value[0], error.message, trailing_metadata=list(error.trailing_metadata()))
+
+    # The event loop's thread ----------------------------------------------------------------------------------------
+
+    def _start_task(self, call_id: int, method: UnaryMethod, payload: bytes) -> None:
+        self._tasks[call_id] = self._loop.create_task(self._run(call_id, method, payload))
+
+    def _cancel_task(self, call_id: int) -> None:
+        task = self._tasks.get(call_id)
+        if task is not None:
+            task.cancel()
+
+    async def _run(self, call_id: int, method: UnaryMethod, payload: bytes) -> None:
+        try:
+            response = await method(payload)
+            self._front.respond(call_id, response)
+        except asyncio.CancelledError:
+            self._front.fail(call_id, grpc.StatusCode.CANCELLED.value[0], "cancelled")
+            raise
+        except Exception as error:
+            self._fail(call_id, as_call_error(error))
+        finally:
+            self._tasks.pop(call_id, None)

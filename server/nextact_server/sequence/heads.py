@@ -1,0 +1,108 @@
+"""What the heads say of users: embedding, action scores, ranked items."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextact_server.events.call import Filter, Want
+from nextact_server.sequence.index import ItemIndex
+from nextact_server.sequence.model import FIRST_ITEM, SequenceModel
+from nextact_server.sequence.ranking import NO_ROW, top_items
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRequest:
+    """One user's wish for items: how many, which, and the index rows that count as seen (None: none do)."""
+
+    top_k: int
+    filter: Filter
+    seen: NDArray[np.int64] | None
+
+
+def embeddings(model: SequenceModel, hidden: torch.Tensor) -> torch.Tensor:
+    """User embeddings float32[n, item_dim]."""
+    with torch.inference_mode():
+        return model.query(hidden)
+
+
+def action_scores(model: SequenceModel, hidden: torch.Tensor) -> NDArray[np.float32]:
+    """P(action | another event comes) over the known actions, float32[n, A], rows summing to 1."""
+    with torch.inference_mode():
+        return torch.softmax(model.action_logits(hidden), dim=1).numpy()
+
+
+def next_items(
+    index: ItemIndex, query: torch.Tensor, requests: Sequence[ItemRequest], block: int = 256
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best items of each user: index rows int64[n, K] and log scores float32[n, K], K the largest top_k asked.
+
+    Padded with NO_ROW and -inf where a request asks for fewer or fewer can be ranked. `block` bounds the memory of the
+    score matrix, users x items.
+    """
+    k = max(request.top_k for request in requests)
+    rows = np.full((len(requests), k), NO_ROW, np.int64)
+    scores = np.full((len(requests), k), -np.inf, np.float32)
+    plain = [at for at, request in enumerate(requests) if not request.filter.names_items]
+    for start in range(0, len(plain), block):
+        at = np.array(plain[start : start + block])
+        rows[at], scores[at] = _rank_all(index, query[torch.from_numpy(at)], [requests[i] for i in at.tolist()], k)
+    for at_one, request in enumerate(requests):
+        if request.filter.names_items:
+            rows[at_one], scores[at_one] = _rank_some(index, query[at_one : at_one + 1], request, k)
+    if any(request.top_k < k for request in requests):
+        beyond = np.arange(k)[None, :] >= np.array([request.top_k for request in requests])[:, None]
+        rows[beyond], scores[beyond] = NO_ROW, -np.inf
+    return rows, scores
+
+
+def score_candidates(
+    index: ItemIndex, query: torch.Tensor, candidates: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best k of the given index rows for one user, `query` float32[1, item_dim]."""
+    with torch.inference_mode():
+        rows, scores = top_items(index, index.scores(query, candidates), candidates, k)
+    return rows[0], scores[0]
+
+
+def admitted(index: ItemIndex, wish: Filter, seen: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Index rows that a filter lets through, ascending, each once."""
+    if wish.include:
+        rows = np.unique(index.rows_of(wish.include))
+        rows = rows[rows >= FIRST_ITEM]
+    else:
+        rows = np.arange(FIRST_ITEM, index.size)
+    if wish.attributes:
+        rows = np.intersect1d(rows, index.with_attributes(wish.attributes), assume_unique=True)
+    if wish.exclude:
+        rows = np.setdiff1d(rows, index.rows_of(wish.exclude), assume_unique=False)
+    if seen is not None:
+        rows = np.setdiff1d(rows, seen)
+    return rows
+
+
+def _rank_all(
+    index: ItemIndex, query: torch.Tensor, requests: Sequence[ItemRequest], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    with torch.inference_mode():
+        scores = index.scores(query, None)
+        for at, request in enumerate(requests):
+            if request.seen is not None and len(request.seen):
+                scores[at, torch.from_numpy(request.seen)] = -torch.inf
+        return top_items(index, scores, None, k)
+
+
+def _rank_some(
+    index: ItemIndex, query: torch.Tensor, request: ItemRequest, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    rows = admitted(index, request.filter, request.seen)
+    if not len(rows):
+        return np.full(k, NO_ROW, np.int64), np.full(k, -np.inf, np.float32)
+    return score_candidates(index, query, rows, k)
+
+
+def wants_query(want: Want) -> bool:
+    """Whether a prediction needs the user's embedding computed."""
+    return bool(want & (Want.EMBEDDING | Want.ITEMS))

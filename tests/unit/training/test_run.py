@@ -1,0 +1,185 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+from tiny_world import CONFIG, content_store, write_world
+
+from nextact_server.sequence.card import ModelCard
+from nextact_server.sequence.checkpoint import load_model
+from nextact_server.sequence.model import FIRST_ITEM
+from nextact_server.training.config import ConfigError, load_config
+from nextact_server.training.datasets import DataError
+from nextact_server.training.prepare import Prepared, load_dataset, prepare
+from nextact_server.training.run import run_evaluation, run_training
+from nextact_server.training.scoring import ModelScorer, event_inputs, vocabulary_rows
+from nextact_server.training.sequences import residue
+
+QUIET = Console(quiet=True)
+
+
+def train(folder: Path, config: str = CONFIG, name: str = "1") -> ModelCard:
+    return run_training(
+        write_world(folder, config),
+        folder / name,
+        logs_dir=folder / "logs",
+        store=content_store(folder),
+        console=QUIET,
+    )
+
+
+def prepared(folder: Path) -> Prepared:
+    config = load_config(folder / "train.toml")
+    return prepare(config, load_dataset(config, folder), content_store(folder))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def card(world: Path) -> ModelCard:
+    return load_model(world / "1")[1]
+
+
+def test_the_model_learns_the_circle_and_the_purchases(card: ModelCard) -> None:
+    assert card.evaluation is not None
+    assert card.evaluation.metrics["HR@1"].value > 0.95
+    assert card.evaluation.metrics["next-action accuracy"].value > 0.95
+    assert card.evaluation.gains["HR@1 over popularity"].low > 0
+    assert card.evaluation.baselines["first-order Markov"]["HR@1"].value == 1.0
+    assert card.evaluation.baselines["last action repeated"]["next-action accuracy"].value < 0.5
+
+
+def test_the_card_says_what_was_done(card: ModelCard) -> None:
+    assert card.actions == ("view", "buy")
+    assert sorted(card.items) == [f"i{row:02d}" for row in range(12)]
+    assert list(card.items) != sorted(card.items), "the order of ids is drawn"
+    assert sum(card.item_counts) == card.data.events
+    assert not card.exclude_seen_default
+    assert card.state_bytes_per_user == 4 * 32
+    assert card.encoders == {"text": "hashing"}
+    assert 1 <= card.training["chosen_epoch"] <= 12
+    assert card.seed == 4
+
+
+def test_excluded_users_are_in_nothing_that_is_trained(world: Path, card: ModelCard) -> None:
+    data = prepared(world)
+    assert card.excluded_users == tuple(sorted(user for user in card.excluded_users if residue(user, 10) == 0))
+    assert data.excluded_users == card.excluded_users
+    assert len(card.excluded_users) > 0
+    assert data.held_out is not None
+    assert data.validation is not None
+    excluded = set(card.excluded_users)
+    for part in (data.train, data.first_fit, data.validation):
+        assert not excluded & set(part.users)
+    assert card.training_users == tuple(sorted(data.train.users))
+    assert not set(data.first_fit.users) & set(data.validation.users)
+    assert excluded == set(data.held_out.users)
+    # Everyone leaves one note of their own, so its vector betrays its author.
+    notes = {row.tobytes() for row in data.held_out.texts}
+    assert len(notes) == len(excluded)
+    assert not notes & {row.tobytes() for row in data.train.texts}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(world: Path, tmp_path: Path) -> None:
+    train(tmp_path)
+    first, again = load_model(world / "1")[0].state_dict(), load_model(tmp_path / "1")[0].state_dict()
+    for name, tensor in first.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-6)
+    other = train(tmp_path, CONFIG.replace("seed = 4", "seed = 5").replace("epochs = 12", "epochs = 1"), "2")
+    assert other.items != load_model(world / "1")[1].items
+
+
+def test_an_evaluation_of_the_written_version_repeats_the_card(world: Path, card: ModelCard) -> None:
+    got = run_evaluation(
+        world / "1", world / "train.toml", out_dir=world / "judged", store=content_store(world), console=QUIET
+    )
+    assert got == card.evaluation
+    stored = json.loads((world / "judged" / "evaluation.json").read_text())
+    assert stored["metrics"]["HR@10"]["value"] == got.metrics["HR@10"].value
+    assert "| HR@10 |" in (world / "judged" / "evaluation.md").read_text()
+
+
+def test_scores_in_one_scan_are_those_of_event_by_event(world: Path) -> None:
+    model, card = load_model(world / "1")
+    data = prepared(world)
+    held_out = data.held_out
+    assert held_out is not None
+    vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
+    scorer = ModelScorer(model, data.task.catalogue, vocab)
+    rows = np.arange(held_out.starts[0], held_out.starts[1])
+    scores, actions = scorer(held_out, 0, rows)
+    state = model.initial_state(1)
+    content, has = torch.from_numpy(data.task.catalogue.content), torch.from_numpy(data.task.catalogue.has_content)
+    vectors = model.item_vectors(torch.from_numpy(vocab), content, has)
+    bias = model.item_bias(torch.from_numpy(vocab), content, has)
+    for i, row in enumerate(rows):
+        hidden = model.hidden(state)
+        one = model.query(hidden) @ vectors.T + bias
+        np.testing.assert_allclose(scores[i], one[0].numpy(), atol=1e-4)
+        assert actions[i] - 2 == int(model.action_logits(hidden).argmax())
+        x = event_inputs(model, held_out, np.array([row]), torch.from_numpy(vocab), vectors)
+        _, state = model.scan(x, torch.tensor([1]), state)
+
+
+def test_an_item_never_trained_on_is_found_by_its_content(tmp_path: Path) -> None:
+    # The ids of rare items are withheld, so the circle can only be walked by what the items' texts say.
+    config = CONFIG.replace("seed = 4", "seed = 4\nmin_item_count = 1000000").replace("epochs = 12", "epochs = 30")
+    card = train(tmp_path, config)
+    assert card.items == ()
+    assert card.evaluation is not None
+    assert card.evaluation.metrics["HR@1"].value > 0.9
+
+
+def test_every_epoch_is_a_line_of_the_log(world: Path, card: ModelCard) -> None:
+    log = pl.read_csv(world / "logs" / "fit.csv")
+    assert log["epoch"].to_list() == list(range(1, log.height + 1))
+    assert log["item_loss"][-1] < log["item_loss"][0]
+    best = log.filter(pl.col("epoch") == card.training["chosen_epoch"])
+    assert best["ndcg_at_10"][0] == log["ndcg_at_10"].max() == card.validation["NDCG@10"]
+    assert pl.read_csv(world / "logs" / "refit.csv").height == card.training["chosen_epoch"]
+
+
+def test_other_data_than_the_card_names_is_refused(world: Path, tmp_path: Path) -> None:
+    path = write_world(tmp_path)
+    (tmp_path / "items.csv").write_text("item_id,text\ni01,changed\n")
+    with pytest.raises(DataError, match="sha256"):
+        run_evaluation(world / "1", path, out_dir=tmp_path, store=content_store(tmp_path), console=QUIET)
+
+
+def test_other_held_out_users_than_the_cards_are_refused(world: Path, tmp_path: Path) -> None:
+    path = write_world(tmp_path, CONFIG + "\n[split]\nexcluded = [0, 2]\n")
+    with pytest.raises(DataError, match="other users"):
+        run_evaluation(world / "1", path, out_dir=tmp_path, store=content_store(tmp_path), console=QUIET)
+
+
+def test_a_split_that_leaves_nobody_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="excluded"):
+        train(tmp_path, CONFIG + "\n[split]\nmodulus = 2\nexcluded = [0]\nvalidation = [1]\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (CONFIG.replace("epochs = 12", "epochs = 0"), "fit.epochs"),
+        (CONFIG.replace("epochs = 12", "epoch = 1"), "fit.epoch"),
+        (CONFIG.replace('kind = "events"', 'kind = "kafka"'), "data"),
+        (CONFIG + "\n[split]\nexcluded = [1]\n", "share a residue"),
+        ("name = ", "not TOML"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_field(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config(tmp_path / "nowhere.toml")
