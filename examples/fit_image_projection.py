@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from nextact_server.features.decode import ImageLimits, decode_image
 from nextact_server.features.image import image_features
 from nextact_server.features.loading import EncoderOptions

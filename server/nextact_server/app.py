@@ -11,20 +11,29 @@ from typing import Any
 
 import grpc
 import torch
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2
 from prometheus_client import start_http_server
 
 from nextact_server.catalogue import Catalogue
 from nextact_server.events.identity import UserDirectory
 from nextact_server.events.status import Status
 from nextact_server.events.validation import EventLimits
-from nextact_server.features.content import ContentEncoder, ContentLimits, ImageLimits, load_content_encoder
+from nextact_server.features.content import (
+    IMAGE_BATCHES,
+    TEXT_BATCHES,
+    BatchOptions,
+    ContentEncoder,
+    ContentLimits,
+    ImageLimits,
+    load_content_encoder,
+)
 from nextact_server.features.time import time_features
 from nextact_server.inference.batcher import Batcher
+from nextact_server.inference.device import InstanceKind, choose_device
 from nextact_server.people import People
 from nextact_server.pipeline import Pipeline, PipelineLimits
-from nextact_server.repository.reader import ModelRepository
+from nextact_server.repository.config import instance_kind, max_queue_delay_s, parameter
+from nextact_server.repository.reader import ModelEntry, ModelRepository
 from nextact_server.rpc.admission import Admission
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.grpcio_server import make_grpcio_server
@@ -66,7 +75,7 @@ class App:
         self.store = store or MemoryStore(
             message_id_window_s=settings.dedup_days * 86_400, message_ids_per_user=settings.dedup_ids_per_user
         )
-        self._health: Any = HealthServicer()
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._closing: list[Any] = []
 
     async def start(self) -> Addresses:
@@ -127,13 +136,15 @@ class App:
         repository = ModelRepository(settings.model_repository)
         entry = repository.get(settings.sequence_model)
         model, card = load_model(entry.version_dir())
+        device = torch.device(choose_device(device_kind(entry.config)))
+        model.to(device)
         content = self._load_content(repository)
         version = (settings.sequence_model, str(entry.latest))
         index = ItemIndex(model, card, settings.index_items)
         engine = SequenceEngine(
             model, index, time_features, settings.allowed_lateness_seconds, settings.apply_late_events
         )
-        arena = StateArena(model.state_spec(), settings.resident_users, torch.device("cpu"))
+        arena = StateArena(model.state_spec(), settings.resident_users, device)
         residency = Residency(arena, engine, self.store, "/".join(version))
         seen = SeenItems(engine, self.store, max_users=settings.resident_users)
         journal = Journal(self.store, self._store_health)
@@ -152,6 +163,7 @@ class App:
             stage.run,
             max_cost=settings.batch_events,
             max_queue_cost=2 * settings.queue_events + settings.max_stream_events,
+            max_queue_delay_s=max_queue_delay_s(entry.config),
             cost=cost_of,
             observer=self.metrics,
         )
@@ -190,12 +202,15 @@ class App:
             image=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             cache_bytes=settings.content_cache_bytes,
         )
+        image, text = repository.get(settings.image_model), repository.get(settings.text_model)
         return load_content_encoder(
-            repository.get(settings.image_model).version_dir(),
-            repository.get(settings.text_model).version_dir(),
+            image.version_dir(),
+            text.version_dir(),
             settings.data_dir / "converted",
             threads=settings.encoder_threads or max(1, (os.cpu_count() or 1) - 1),
             limits=limits,
+            image_batches=_batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
+            text_batches=_batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
             batch_observer=self.metrics,
             cache_observer=self.metrics,
         )
@@ -239,6 +254,25 @@ async def serve(settings: Settings, announce: Any = print) -> None:
     announce(f"nextact SERVING grpc={addresses.grpc} metrics={addresses.metrics}")
     await stopped.wait()
     await app.stop()
+
+
+def device_kind(config: Any) -> InstanceKind:
+    """The kind of a model's instance group. Raises ValueError for one that is not offered."""
+    kind = instance_kind(config)
+    if kind not in ("KIND_AUTO", "KIND_CPU", "KIND_GPU"):
+        raise ValueError(f"{config.name}: instance_group.kind is {kind}; KIND_AUTO, KIND_CPU and KIND_GPU are offered")
+    return kind
+
+
+def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> BatchOptions:
+    return BatchOptions(
+        entry.name,
+        max_batch=max_batch,
+        max_queue=max(defaults.max_queue, max_batch),
+        max_queue_delay_s=max_queue_delay_s(entry.config),
+        kind=device_kind(entry.config),
+        half=parameter(entry.config, "half_precision", "false") == "true",
+    )
 
 
 def _target(settings: Settings) -> str:

@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -40,6 +41,40 @@ def serve(context: typer.Context) -> None:
     try:
         uvloop.run(run(settings, announce=lambda line: print(line, flush=True)))
     except (OSError, ValueError, LookupError, RuntimeError) as error:
+        _fail(f"{type(error).__name__}: {error}", code=1)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file: data, split, model, training.")],
+    out: Annotated[Path, typer.Option(help="Version directory to write.")] = Path("runs/next_action/1"),
+    logs: Annotated[Path, typer.Option(help="Where CSV and reports go.")] = Path("build/training"),
+) -> None:
+    """Train a next-action model and write it as a ready version directory."""
+    from nextact_server.training.run import run_training
+
+    try:
+        run_training(config, out, logs_dir=logs)
+    except (OSError, ValueError) as error:
+        _fail(f"{type(error).__name__}: {error}", code=1)
+
+
+@app.command()
+def evaluate(
+    version: Annotated[Path, typer.Argument(help="Version directory to judge.")] = Path(
+        "model_repository/next_action/1"
+    ),
+    config: Annotated[Path, typer.Option(help="The TOML file it was trained with.")] = Path(
+        "examples/movielens/train.toml"
+    ),
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("build/evaluation"),
+) -> None:
+    """Judge a version event by event on users it never saw, beside the baselines."""
+    from nextact_server.training.run import run_evaluation
+
+    try:
+        run_evaluation(version, config, out_dir=out)
+    except (OSError, ValueError) as error:
         _fail(f"{type(error).__name__}: {error}", code=1)
 
 

@@ -45,7 +45,6 @@ class Settings(BaseSettings):
     batch_events: int = Field(4096, ge=1, description="Most events in one step of the sequence model.")
     queue_events: int = Field(65_536, ge=1, description="Most events waiting for the sequence model.")
     user_queue_events: int = Field(10_000, ge=1, description="Most events of one user waiting; more are OVERLOADED.")
-    content_queue: int = Field(4096, ge=1, description="Most texts (in tokens/64) or images waiting for an encoder.")
     index_items: int = Field(2_000_000, ge=1, description="Most items that can be ranked.")
 
     max_predict_events: int = Field(1000, ge=1, description="Most events in one Predict, history counted apart.")

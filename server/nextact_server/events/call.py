@@ -52,10 +52,10 @@ NO_FILTER = Filter()
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What is asked of one call; `as_of_us` None: now."""
+    """What is asked of one call. `want` is a sum of Want; `as_of_us` None: now."""
 
     top_k: int = 10
-    want: Want = Want.ALL
+    want: int = int(Want.ALL)
     per: Per = Per.USER
     dry_run: bool = False
     model_version: str = ""

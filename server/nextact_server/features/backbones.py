@@ -13,44 +13,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from nextact_server.features.errors import EncoderError
-from nextact_server.features.projection import Projection
 
 __all__ = ["ImageModule", "TextModule", "efficientnet_lite0", "minilm", "resnet18"]
 
 
 class ImageModule(nn.Module):
-    """uint8 [n, size, size, 3] -> float32 [n, 384] unit vectors, or pooled features where there is no projection.
+    """uint8 [n, size, size, 3] -> float32 [n, features]: the last feature map, averaged over the picture.
 
-    Normalisation and projection are inside, so that a runtime gets bytes as they come from the decoder.
+    Normalisation of the pixels is inside, so that a runtime gets bytes as they come from the decoder.
     """
 
-    def __init__(
-        self,
-        trunk: nn.Module,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        projection: Projection | None,
-    ) -> None:
+    def __init__(self, trunk: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
         self.trunk = trunk
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.project: nn.Linear | None = None
-        if projection is not None:
-            self.project = nn.Linear(projection.weight.shape[1], projection.weight.shape[0])
-            with torch.no_grad():
-                self.project.weight.copy_(torch.from_numpy(projection.weight))
-                self.project.bias.copy_(torch.from_numpy(projection.bias))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode a batch."""
         image = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
         features: torch.Tensor = self.trunk(image).mean((2, 3))
-        if self.project is None:
-            return features
-        return F.normalize(self.project(features), dim=1)
+        return features
 
 
 class TextModule(nn.Module):
@@ -67,16 +52,16 @@ class TextModule(nn.Module):
         return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=1)
 
 
-def efficientnet_lite0(weights: Path, projection: Projection | None) -> ImageModule:
+def efficientnet_lite0(weights: Path) -> ImageModule:
     """Build EfficientNet-Lite0 (1280 features) with the weights of a `.pth` file."""
     from efficientnet_lite_pytorch import EfficientNet
 
     net = EfficientNet.from_name("efficientnet-lite0")
     _load(net, weights)
-    return ImageModule(_Features(net), (127.0,) * 3, (128.0,) * 3, projection).eval()
+    return ImageModule(_Features(net), (127.0,) * 3, (128.0,) * 3).eval()
 
 
-def resnet18(weights: Path, projection: Projection | None) -> ImageModule:
+def resnet18(weights: Path) -> ImageModule:
     """Build torchvision's ResNet-18 (512 features) with the weights of an official `.pth` file."""
     from torchvision.models import resnet18 as build
 
@@ -84,7 +69,7 @@ def resnet18(weights: Path, projection: Projection | None) -> ImageModule:
     _load(net, weights)
     trunk = nn.Sequential(*list(net.children())[:-2])  # without pooling and classifier
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels from 0 to 1
-    return ImageModule(trunk, _times_255(mean), _times_255(std), projection).eval()
+    return ImageModule(trunk, _times_255(mean), _times_255(std)).eval()
 
 
 def minilm(directory: Path) -> TextModule:

@@ -15,7 +15,7 @@ from nextact_server.features.decode import PixelSpec
 from nextact_server.features.errors import EncoderError
 from nextact_server.features.loading import EncoderOptions, load_runtime
 from nextact_server.features.projection import Projection, load_projection
-from nextact_server.features.vectors import Vector
+from nextact_server.features.vectors import Vector, unit_rows
 from nextact_server.inference.ir_cache import digest_file
 from nextact_server.inference.runtime import Runtime
 
@@ -41,16 +41,21 @@ class ImageWeights:
 
 
 class ImageEncoder:
-    """Encodes batches of pixels. `version` names everything that its vectors depend on."""
+    """Encodes batches of pixels. `version` names everything that its vectors depend on.
 
-    def __init__(self, runtime: Runtime, pixels: PixelSpec, version: str) -> None:
+    The projection is applied outside the network: it costs a two-hundredth of it, and fitting another one then leaves
+    the converted network as it is.
+    """
+
+    def __init__(self, runtime: Runtime, projection: Projection, pixels: PixelSpec, version: str) -> None:
         self.runtime = runtime
+        self._projection = projection
         self.pixels = pixels
         self.version = version
 
     def run(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Vector]:
         """Encode uint8 [size, size, 3] images; one float32 [384] unit vector for each, in order."""
-        return list(self.runtime.run(np.stack(images)))
+        return list(unit_rows(self._projection.apply(self.runtime.run(np.stack(images)))))
 
     def close(self) -> None:
         """Free the model."""
@@ -67,16 +72,16 @@ def load_image_encoder(version_dir: Path, options: EncoderOptions) -> ImageEncod
     weights = find_weights(card.encoder, _beside(version_dir, card))
     projection_path = version_dir / card.projection
     projection = load_projection(projection_path, weights.features)
-    key = _key(weights, digest_file(projection_path))
-    runtime = load_runtime(card.encoder, key, lambda: _source(weights, projection), options)
-    return ImageEncoder(runtime, weights.pixels, f"{card.encoder}-{key[:12]}")
+    key = _key(weights)
+    version = hashlib.sha256(f"{key}\n{digest_file(projection_path)}".encode()).hexdigest()[:12]
+    runtime = load_runtime(card.encoder, key, lambda: _source(weights), options)
+    return ImageEncoder(runtime, projection, weights.pixels, f"{card.encoder}-{version}")
 
 
 def image_features(encoder: str, weights_path: Path | None, options: EncoderOptions) -> tuple[Runtime, PixelSpec]:
-    """Load an encoder without a projection, its output being the pooled features: what a projection is fitted on."""
+    """Load a network by itself, its output being the pooled features: what a projection is fitted on."""
     weights = find_weights(encoder, weights_path)
-    key = _key(weights, "features")
-    return load_runtime(f"{encoder}-features", key, lambda: _source(weights, None), options), weights.pixels
+    return load_runtime(encoder, _key(weights), lambda: _source(weights), options), weights.pixels
 
 
 def find_weights(encoder: str, path: Path | None) -> ImageWeights:
@@ -122,16 +127,16 @@ def _resnet_file() -> Path:
     return path
 
 
-def _key(weights: ImageWeights, projection: str) -> str:
-    parts = (MODULE_VERSION, weights.encoder, digest_file(weights.path), repr(weights.pixels), projection)
+def _key(weights: ImageWeights) -> str:
+    parts = (MODULE_VERSION, weights.encoder, digest_file(weights.path), repr(weights.pixels))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _source(weights: ImageWeights, projection: Projection | None) -> "tuple[torch.nn.Module, tuple[torch.Tensor, ...]]":
+def _source(weights: ImageWeights) -> "tuple[torch.nn.Module, tuple[torch.Tensor, ...]]":
     import torch
 
     from nextact_server.features import backbones
 
     build = backbones.efficientnet_lite0 if weights.encoder == "efficientnet-lite0" else backbones.resnet18
     size = weights.pixels.size
-    return build(weights.path, projection), (torch.zeros(2, size, size, 3, dtype=torch.uint8),)
+    return build(weights.path), (torch.zeros(2, size, size, 3, dtype=torch.uint8),)

@@ -1,6 +1,7 @@
 """From the contract's messages to columns and calls. What is wrong with a call is found here, and named."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +32,8 @@ STREAM_PER = {
     pb.STREAM_PREDICTIONS_LAST_PER_USER: Per.USER,
     pb.STREAM_PREDICTIONS_EVERY_EVENT: Per.EVENT,
 }
+KNOWN_OPTIONS_BYTES = 256
+"""Bytes of the longest options that are remembered."""
 NANOS = 1_000_000_000
 LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that google.protobuf.Timestamp knows."""
@@ -56,7 +59,7 @@ def options_of(message: pb.PredictOptions, per: Per, limits: Limits) -> CallOpti
         want |= WANTS[output]
     return CallOptions(
         top_k=message.top_k or limits.default_top_k,
-        want=want or Want.ALL,
+        want=int(want or Want.ALL),
         per=per,
         dry_run=message.dry_run,
         model_version=message.model_version,
@@ -78,19 +81,28 @@ def filter_of(message: pb.ItemFilter, field: str, limits: Limits) -> Filter:
     )
 
 
-def predict_call(request: pb.PredictRequest, start: int, limits: Limits) -> Call:
-    """The call that a Predict makes of rows `start` and on: history first, then events. Raises INVALID_ARGUMENT."""
-    for name, given in (("events", request.events), ("history", request.history)):
-        if len(given) > limits.predict_events:
-            raise invalid(name, f"{len(given)} events; at most {limits.predict_events} (max_predict_events)")
-    if len(request.request_id.encode()) > limits.id_bytes:
-        raise invalid("request_id", f"longer than {limits.id_bytes} bytes (max_id_bytes)")
-    return Call(
-        start=start,
-        stop=start + len(request.history) + len(request.events),
-        options=options_of(request.options, Per.USER, limits),
-        history=len(request.history),
-    )
+class PredictReader:
+    """Makes calls of Predict requests. What callers ask beside their events is mostly the same: it is read once."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._known = lru_cache(maxsize=1024)(self._options)
+
+    def call(self, request: pb.PredictRequest, start: int) -> Call:
+        """The call of rows `start` and on: history first, then events. Raises INVALID_ARGUMENT naming the field."""
+        limits = self._limits
+        events, history = len(request.events), len(request.history)
+        for name, given in (("events", events), ("history", history)):
+            if given > limits.predict_events:
+                raise invalid(name, f"{given} events; at most {limits.predict_events} (max_predict_events)")
+        if request.request_id and len(request.request_id.encode()) > limits.id_bytes:
+            raise invalid("request_id", f"longer than {limits.id_bytes} bytes (max_id_bytes)")
+        serialized = request.options.SerializeToString()
+        options = self._known(serialized) if len(serialized) <= KNOWN_OPTIONS_BYTES else self._options(serialized)
+        return Call(start=start, stop=start + history + events, options=options, history=history)
+
+    def _options(self, serialized: bytes) -> CallOptions:
+        return options_of(pb.PredictOptions.FromString(serialized), Per.USER, self._limits)
 
 
 def event_columns(events: Sequence[pb.Event]) -> EventBatch:

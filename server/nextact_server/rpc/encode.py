@@ -1,6 +1,7 @@
 """From what the rooms answered to the contract's messages."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,12 @@ from numpy.typing import NDArray
 
 from nextact.v1 import behavior_pb2 as pb
 from nextact_server.events.call import Answer, Predictions, Want
-from nextact_server.events.status import Fault, Status
+from nextact_server.events.status import Status
 from nextact_server.sequence.stage import Ranked
+
+# As plain numbers: operators of enums are slow, and these run per event.
+EMBEDDING, ACTIONS, ITEMS = int(Want.EMBEDDING), int(Want.ACTIONS), int(Want.ITEMS)
+ACCEPTED, INVALID, SUPPRESSED = int(Status.ACCEPTED), int(Status.INVALID), int(Status.SUPPRESSED)
 
 ItemIds = Callable[[NDArray[np.int64]], list[str]]
 """Index rows to item ids."""
@@ -36,39 +41,34 @@ class Encoder:
     def predict_responses(self, answer: Answer, queue_us: int, store_us: int) -> list[pb.PredictResponse]:
         """One response per call of the arrival. `history` rows of stateless calls have no result."""
         timing = pb.Timing(queue_us=queue_us, compute_us=answer.compute_us, store_us=store_us)
-        predictions = self._predictions(answer)
-        by_call: list[list[pb.Prediction]] = [[] for _ in answer.arrival.calls]
-        for call, prediction in predictions:
-            by_call[call].append(prediction)
         results = _Results(answer)
-        return [
-            pb.PredictResponse(
-                results=results.of(call.start + call.history, call.stop),
-                predictions=by_call[number],
-                model=self.model,
-                timing=timing,
-                durability=self._durability,
-            )
-            for number, call in enumerate(answer.arrival.calls)
-        ]
+        responses = []
+        for call in answer.arrival.calls:
+            response = pb.PredictResponse(model=self.model, timing=timing, durability=self._durability)
+            results.write(response.results, call.start + call.history, call.stop)
+            responses.append(response)
+        self._write_predictions(answer, [response.predictions for response in responses])
+        return responses
 
     def stream_response(self, number: int, answer: Answer, *, columnar: bool) -> pb.StreamEventsResponse:
         """The acknowledgement of a stream message."""
         counts = np.bincount(answer.status, minlength=len(Status) + 1)
-        results = _Results(answer)
         listed = np.flatnonzero((answer.status != Status.ACCEPTED) & (answer.status != Status.DUPLICATE))
         response = pb.StreamEventsResponse(
             number=number,
             accepted=int(counts[Status.ACCEPTED] + counts[Status.LATE]),
             duplicates=int(counts[Status.DUPLICATE]),
-            failures=[results.one(row, row) for row in listed.tolist()],
             model=self.model,
         )
+        if len(listed):
+            results = _Results(answer)
+            for row in listed.tolist():
+                results.write_one(response.failures.add(), row, row)
         if answer.predictions is not None:
             if columnar:
                 response.columns.CopyFrom(self._columns(answer, answer.predictions))
             else:
-                response.predictions.extend(prediction for _, prediction in self._predictions(answer))
+                self._write_predictions(answer, [response.predictions])
         return response
 
     def rank_response(self, ranked: Ranked) -> pb.RankResponse:
@@ -80,49 +80,51 @@ class Encoder:
             events_seen=ranked.events_seen,
         )
 
-    def _predictions(self, answer: Answer) -> list[tuple[int, pb.Prediction]]:
+    def _write_predictions(self, answer: Answer, into: Sequence[Any]) -> None:
+        """Adds each prediction to the repeated field of its call, in place: a message given to another is copied."""
         columns = answer.predictions
         if columns is None:
-            return []
-        batch, calls = answer.arrival.batch, answer.arrival.calls
+            return
+        calls = answer.arrival.calls
         embedding = None if columns.embedding is None else columns.embedding.tolist()
-        scored = self._scored_actions(columns)
-        made = []
+        actions = self._ranked_actions(columns)
+        users = _ids(answer.arrival.batch.user_id, columns.row)
+        visitors = _ids(answer.arrival.batch.anonymous_id, columns.row)
         rows = zip(columns.call.tolist(), columns.row.tolist(), columns.events_seen.tolist(), strict=True)
-        for at, (call, row, events_seen) in enumerate(rows):
-            want = calls[call].options.want
-            user = "" if batch.user_id is None else batch.user_id[row].as_py() or ""
-            prediction = pb.Prediction(
-                user_id=user,
-                embedding=embedding[at] if embedding is not None and want & Want.EMBEDDING else None,
-                actions=scored[at] if scored is not None and want & Want.ACTIONS else None,
-                items=self._items(columns, at) if columns.item_rows is not None and want & Want.ITEMS else None,
-                events_seen=events_seen,
-                event_index=row - calls[call].start - calls[call].history,
+        for at, (number, row, events_seen) in enumerate(rows):
+            call = calls[number]
+            want = call.options.want
+            prediction = into[number].add(
+                user_id=users[at], events_seen=events_seen, event_index=row - call.start - call.history
             )
-            if not user and batch.anonymous_id is not None:
-                prediction.anonymous_id = batch.anonymous_id[row].as_py() or ""
-            made.append((call, prediction))
-        return made
+            if not users[at]:
+                prediction.anonymous_id = visitors[at]
+            if embedding is not None and want & EMBEDDING:
+                prediction.embedding.extend(embedding[at])
+            if actions is not None and want & ACTIONS:
+                for name, score in actions[at]:
+                    prediction.actions.add(action=name, score=score)
+            if columns.item_rows is not None and want & ITEMS:
+                self._write_items(columns, at, prediction.items)
 
-    def _scored_actions(self, columns: Predictions) -> list[list[pb.ActionScore]] | None:
+    def _ranked_actions(self, columns: Predictions) -> list[list[tuple[str, float]]] | None:
         if columns.actions is None:
             return None
         order = np.argsort(-columns.actions, axis=1, kind="stable")
         scores = np.take_along_axis(columns.actions, order, axis=1)
         names = self._actions
         return [
-            [pb.ActionScore(action=names[i], score=s) for i, s in zip(best, values, strict=True)]
+            [(names[i], score) for i, score in zip(best, values, strict=True)]
             for best, values in zip(order.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _items(self, columns: Predictions, at: int) -> list[pb.ItemScore]:
+    def _write_items(self, columns: Predictions, at: int, into: Any) -> None:
         assert columns.item_rows is not None
         assert columns.item_scores is not None
         kept = columns.item_rows[at] >= 0
         ids = self._item_ids(columns.item_rows[at][kept])
-        scores = columns.item_scores[at][kept].tolist()
-        return [pb.ItemScore(item_id=i, score=s) for i, s in zip(ids, scores, strict=True)]
+        for item_id, score in zip(ids, columns.item_scores[at][kept].tolist(), strict=True):
+            into.add(item_id=item_id, score=score)
 
     def _columns(self, answer: Answer, columns: Predictions) -> pb.PredictionColumns:
         batch = answer.arrival.batch
@@ -142,38 +144,39 @@ class Encoder:
 
 
 class _Results:
-    """Makes EventResults of an answer's rows."""
+    """Writes EventResults of an answer's rows."""
 
     def __init__(self, answer: Answer) -> None:
-        self._ids = answer.arrival.message_ids
+        self._ids = answer.arrival.message_ids.to_pylist()
         self._derived = answer.arrival.derived.tolist()
         self._status = answer.status.tolist()
         self._original = answer.original.tolist()
         self._applied = answer.applied.tolist()
         self._faults = answer.arrival.faults
 
-    def of(self, start: int, stop: int) -> list[pb.EventResult]:
-        return [self.one(row, row - start) for row in range(start, stop)]
+    def write(self, into: Any, start: int, stop: int) -> None:
+        """Adds the results of rows start..stop, numbered from 0."""
+        for row in range(start, stop):
+            self.write_one(into.add(), row, row - start)
 
-    def one(self, row: int, index: int) -> pb.EventResult:
+    def write_one(self, result: pb.EventResult, row: int, index: int) -> None:
+        """Fills one result."""
         status = self._status[row]
-        result = pb.EventResult(
-            index=index,
-            message_id=self._ids[row].as_py(),
-            status=status,
-            original_status=self._original[row],
-            applied=self._applied[row],
-            id_derived=self._derived[row],
-        )
-        if status in (Status.INVALID, Status.OVERLOADED):
-            fault = self._faults.get(row, _UNKNOWN)
+        result.index = index
+        result.message_id = self._ids[row]
+        result.status = status
+        result.applied = self._applied[row]
+        result.id_derived = self._derived[row]
+        if status == ACCEPTED:
+            return
+        result.original_status = self._original[row]
+        fault = self._faults.get(row)
+        if fault is not None:
             result.reason, result.field = fault.reason, fault.field
-        elif status == Status.SUPPRESSED:
+        elif status == SUPPRESSED:
             result.reason, result.field = "the user asked not to be recorded", "user_id"
-        return result
-
-
-_UNKNOWN = Fault("", "the call was taken back")
+        elif status == INVALID:
+            result.reason = "the call was taken back"
 
 
 def tensor(matrix: NDArray[np.float32]) -> pb.Tensor:

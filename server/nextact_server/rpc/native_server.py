@@ -18,7 +18,7 @@ from nextact.v1 import behavior_pb2 as pb
 from nextact_server.events.call import Answer, Call
 from nextact_server.pipeline import Pipeline, Submission
 from nextact_server.rpc.admission import Admission
-from nextact_server.rpc.decode import event_columns, has_content, parse, predict_call
+from nextact_server.rpc.decode import PredictReader, event_columns, has_content, parse
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.errors import CallError, as_call_error
 from nextact_server.rpc.limits import Limits
@@ -54,7 +54,7 @@ class NativeServer:
         self._pipeline = pipeline
         self._encoder = encoder
         self._admission = admission
-        self._limits = limits
+        self._reader = PredictReader(limits)
         self._loop = loop
         self._methods: list[tuple[str, UnaryMethod]] = list(service.methods.items())
         paths = [(f"/{SERVICE}/{name}", False) for name, _ in self._methods]
@@ -134,7 +134,7 @@ class NativeServer:
         events: list[pb.Event] = []
         for predict in predicts:
             try:
-                calls.append(predict_call(predict.request, len(events), self._limits))
+                calls.append(self._reader.call(predict.request, len(events)))
             except CallError as error:
                 self._fail(predict.call_id, error)
                 continue

@@ -14,7 +14,7 @@ from nextact_server.features.content import Content, ContentEncoder
 from nextact_server.features.errors import ContentError
 from nextact_server.people import People, Person, key_of
 from nextact_server.pipeline import Pipeline, Submission
-from nextact_server.rpc.decode import event_columns, filter_of, parse, predict_call
+from nextact_server.rpc.decode import PredictReader, event_columns, filter_of, parse
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.errors import CallError, invalid
 from nextact_server.rpc.history import entries, timestamp
@@ -48,6 +48,7 @@ class BehaviorService:
         self._content = content
         self._encoder = encoder
         self._limits = limits
+        self._reader = PredictReader(limits)
         self._event_limits = event_limits
         self.methods: dict[str, UnaryMethod] = {
             "Predict": self.predict,
@@ -64,7 +65,7 @@ class BehaviorService:
     async def predict(self, payload: bytes) -> bytes:
         """Applies a few events and predicts."""
         request = parse(pb.PredictRequest, payload)
-        call = predict_call(request, 0, self._limits)
+        call = self._reader.call(request, 0)
         events = [*request.history, *request.events]
         submission = self._pipeline.submit(event_columns(events), (call,))
         answer = await self._settled(submission)

@@ -38,7 +38,10 @@ class UserStates:
         events_seen, last_time = self.events_seen.copy(), self.last_time.copy()
         events_seen[lanes], last_time[lanes] = states.events_seen, states.last_time
         return UserStates(
-            tensors={name: tensor.index_copy(0, index, states.tensors[name]) for name, tensor in self.tensors.items()},
+            tensors={
+                name: tensor.index_copy(0, index.to(tensor.device), states.tensors[name])
+                for name, tensor in self.tensors.items()
+            },
             events_seen=events_seen,
             last_time=last_time,
         )

@@ -73,7 +73,8 @@ class Stepped:
         after = self.hidden[torch.from_numpy(np.maximum(self.ends[lanes] + counts - 1, 0))]
         if (counts > 0).all():
             return after
-        return torch.where(torch.from_numpy(counts > 0)[:, None], after, self.before[torch.from_numpy(lanes)])
+        begun = torch.from_numpy(counts > 0).to(after.device)[:, None]
+        return torch.where(begun, after, self.before[torch.from_numpy(lanes)])
 
 
 class SequenceEngine:
@@ -121,7 +122,7 @@ class SequenceEngine:
                 x = self._inputs(rows, timeline)[torch.from_numpy(order)]
                 hidden, tensors = self.model.scan(x, torch.from_numpy(counts), states.tensors)
             else:
-                hidden, tensors = torch.zeros(0), dict(states.tensors)
+                hidden, tensors = before[:0], dict(states.tensors)
         last_time = states.last_time.copy()
         np.maximum.at(last_time, lane, timeline.effective[applied])
         ends = np.zeros(lanes + 1, np.int64)
@@ -137,16 +138,18 @@ class SequenceEngine:
         )
 
     def _inputs(self, rows: StepRows, timeline: Timeline) -> torch.Tensor:
-        count = len(rows.lane)
         vectors, vocab = self.index.vectors(item_rows(self.index, rows.item_key, rows.has_item))
-        content = torch.zeros(count, self.model.config.content_dim)
-        has_content = torch.zeros(count, dtype=torch.bool)
-        if len(rows.content_rows):
-            at = torch.from_numpy(rows.content_rows)
-            content[at] = torch.from_numpy(rows.content)
-            has_content[at] = True
-        time = torch.from_numpy(self._time_features(timeline.effective, timeline.gap))
-        return self.model.inputs(vectors, vocab, torch.from_numpy(rows.action), time, content, has_content)
+        device = self.model.device
+        time = torch.from_numpy(self._time_features(timeline.effective, timeline.gap)).to(device, non_blocking=True)
+        action = torch.from_numpy(rows.action).to(device, non_blocking=True)
+        if not len(rows.content_rows):
+            return self.model.inputs(vectors, vocab, action, time)
+        content = torch.zeros(len(rows.lane), self.model.config.content_dim, device=device)
+        has_content = torch.zeros(len(rows.lane), dtype=torch.bool, device=device)
+        at = torch.from_numpy(rows.content_rows)
+        content[at] = torch.from_numpy(rows.content).to(device)
+        has_content[at] = True
+        return self.model.inputs(vectors, vocab, action, time, content, has_content)
 
     def _timeline(self, rows: StepRows, last_time: NDArray[np.int64]) -> Timeline:
         times = rows.event_time if rows.active.all() else np.where(rows.active, rows.event_time, NO_TIME)

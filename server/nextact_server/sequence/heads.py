@@ -12,6 +12,8 @@ from nextact_server.sequence.index import ItemIndex
 from nextact_server.sequence.model import FIRST_ITEM, SequenceModel
 from nextact_server.sequence.ranking import NO_ROW, top_items
 
+WANTS_QUERY = int(Want.EMBEDDING | Want.ITEMS)
+
 
 @dataclass(frozen=True, slots=True)
 class ItemRequest:
@@ -31,7 +33,7 @@ def embeddings(model: SequenceModel, hidden: torch.Tensor) -> torch.Tensor:
 def action_scores(model: SequenceModel, hidden: torch.Tensor) -> NDArray[np.float32]:
     """P(action | another event comes) over the known actions, float32[n, A], rows summing to 1."""
     with torch.inference_mode():
-        return torch.softmax(model.action_logits(hidden), dim=1).numpy()
+        return torch.softmax(model.action_logits(hidden), dim=1).cpu().numpy()
 
 
 def next_items(
@@ -103,6 +105,6 @@ def _rank_some(
     return score_candidates(index, query, rows, k)
 
 
-def wants_query(want: Want) -> bool:
+def wants_query(want: int) -> bool:
     """Whether a prediction needs the user's embedding computed."""
-    return bool(want & (Want.EMBEDDING | Want.ITEMS))
+    return bool(want & WANTS_QUERY)

@@ -43,8 +43,8 @@ class ItemIndex:
         self._ids: list[str] = [""] * FIRST_ITEM
         capacity = max(1024, 2 * (len(card.items) + FIRST_ITEM))
         dim = model.config.item_dim
-        self._vectors = torch.zeros(capacity, dim)
-        self._bias = torch.full((capacity,), -torch.inf)
+        self._vectors = torch.zeros(capacity, dim, device=model.device)
+        self._bias = torch.full((capacity,), -torch.inf, device=model.device)
         self._vocab = np.full(capacity, UNKNOWN_ITEM, np.int64)
         self._attributes: dict[int, Mapping[str, str]] = {}
         self._postings: dict[tuple[str, str], set[int]] = {}
@@ -97,7 +97,7 @@ class ItemIndex:
 
     def vectors(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Item vectors float32[n, item_dim] and vocabulary indices int64[n] of the given rows."""
-        return self._vectors[torch.from_numpy(rows)], torch.from_numpy(self._vocab[rows])
+        return self._vectors[torch.from_numpy(rows)], torch.from_numpy(self._vocab[rows]).to(self._model.device)
 
     def scores(self, query: torch.Tensor, rows: NDArray[np.int64] | None) -> torch.Tensor:
         """Log scores float32[n, items] of the given rows, or of all; -inf where an item cannot be ranked."""
@@ -142,16 +142,17 @@ class ItemIndex:
         if self._size <= capacity:
             return
         wider = max(self._size, 2 * capacity)
-        self._vectors = torch.cat([self._vectors, torch.zeros(wider - capacity, self._vectors.shape[1])])
-        self._bias = torch.cat([self._bias, torch.full((wider - capacity,), -torch.inf)])
+        self._vectors = torch.cat([self._vectors, self._vectors.new_zeros(wider - capacity, self._vectors.shape[1])])
+        self._bias = torch.cat([self._bias, self._bias.new_full((wider - capacity,), -torch.inf)])
         self._vocab = np.concatenate([self._vocab, np.full(wider - capacity, UNKNOWN_ITEM, np.int64)])
 
     def _embed(self, rows: NDArray[np.int64], content: tuple[NDArray[np.float32], NDArray[np.bool_]] | None) -> None:
         if content is None:
             dim = self._model.config.content_dim
             content = np.zeros((len(rows), dim), np.float32), np.zeros(len(rows), np.bool_)
-        vocab = torch.from_numpy(self._vocab[rows])
-        known = (torch.from_numpy(content[0]), torch.from_numpy(content[1]))
+        device = self._model.device
+        vocab = torch.from_numpy(self._vocab[rows]).to(device)
+        known = (torch.from_numpy(content[0]).to(device), torch.from_numpy(content[1]).to(device))
         index = torch.from_numpy(rows)
         with torch.inference_mode():
             self._vectors[index] = self._model.item_vectors(vocab, *known)

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 PADDING_ITEM: Final = 0
@@ -92,6 +93,11 @@ class SequenceModel(nn.Module):
         nn.init.normal_(self.item_content.weight, std=config.item_dim**-0.5)
         nn.init.zeros_(self.id_bias.weight)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and everything that is given to the model must be."""
+        return self.to_query.weight.device
+
     def state_spec(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of one user's state; all are float32, and a new user's are zero."""
         names = ("h",) if self.config.cell == "gru" else ("h", "c")
@@ -131,19 +137,23 @@ class SequenceModel(nn.Module):
         vocab_index: Tensor,
         action: Tensor,
         time: Tensor,
-        event_content: Tensor,
-        has_event_content: Tensor,
+        event_content: Tensor | None = None,
+        has_event_content: Tensor | None = None,
     ) -> Tensor:
         """Join what is known of each event into float32[n, input_dim].
 
         `item_vec` float32[n, item_dim] from `item_vectors`; `vocab_index` int64[n], of which only the kind counts
         here (padding, unknown, none, known); `action` int64[n], 0 padding, 1 unknown, then `actions` in order; `time`
         float32[n, time_dim]; `event_content` float32[n, content_dim] of the event's own text or image, read where
-        `has_event_content` bool[n].
+        `has_event_content` bool[n]; both None where no event has any.
         """
-        kind = self.kind_embedding(vocab_index.clamp(max=FIRST_ITEM))
-        said = torch.where(has_event_content[:, None], self.event_content(event_content), 0.0)
-        return torch.cat((item_vec, kind, self.action_embedding(action), time, said), dim=1)
+        kind = F.embedding(vocab_index.clamp(max=FIRST_ITEM), self.kind_embedding.weight)
+        done = F.embedding(action, self.action_embedding.weight)
+        if event_content is None or has_event_content is None:
+            said = item_vec.new_zeros((item_vec.shape[0], self.config.event_content_dim))
+        else:
+            said = torch.where(has_event_content[:, None], self.event_content(event_content), 0.0)
+        return torch.cat((item_vec, kind, done, time, said), dim=1)
 
     def scan(self, x: Tensor, lengths: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Apply each user's events in order; return every event's hidden vector and the users' new states.

@@ -17,6 +17,7 @@ from nextact_server.sequence.merge import Merged
 from nextact_server.sequence.model import FIRST_ITEM
 from nextact_server.storage.seam import Store
 
+WANT_ACTIONS, WANT_ITEMS = int(Want.ACTIONS), int(Want.ITEMS)
 STATELESS = -1
 """Ordinal of a user whose past the caller brought."""
 
@@ -86,21 +87,21 @@ class Reader:
         hidden = stepped.hidden_at(lane, count)
         calls = merged.call[rows]
         options = [merged.calls[call].options for call in calls.tolist()]
-        wanted = Want.NOTHING
-        for call in set(calls.tolist()):
-            wanted |= merged.calls[call].options.want
+        wanted = 0
+        for want in {option.want for option in options}:
+            wanted |= want
         query = embeddings(self._engine.model, hidden) if wants_query(wanted) else None
         predictions = Predictions(
             call=calls,
             row=rows,
             events_seen=stepped.states.events_seen[lane] - np.diff(stepped.ends)[lane] + count,
-            embedding=None if query is None else query.numpy(),
-            actions=action_scores(self._engine.model, hidden) if wanted & Want.ACTIONS else None,
+            embedding=None if query is None else query.cpu().numpy(),
+            actions=action_scores(self._engine.model, hidden) if wanted & WANT_ACTIONS else None,
         )
-        if not wanted & Want.ITEMS:
+        if not wanted & WANT_ITEMS:
             return predictions
         assert query is not None
-        ranked = np.flatnonzero([bool(option.want & Want.ITEMS) for option in options])
+        ranked = np.flatnonzero([option.want & WANT_ITEMS for option in options])
         kept = _recorded(status[touched.rows])
         requests = [self._request(merged, touched, kept, int(at[i]), options[i]) for i in ranked.tolist()]
         best, scores = next_items(self._engine.index, query[torch.from_numpy(ranked)], requests)
@@ -121,8 +122,9 @@ class Reader:
             return np.zeros(0, np.int64)
         by_event = np.flatnonzero((per == Per.EVENT.value) & _recorded(status[touched.rows]))
         by_user = np.flatnonzero(per == Per.USER.value)
-        if len(by_user):
-            pair = merged.call[touched.rows[by_user]] * np.int64(len(touched.users)) + touched.lane[by_user]
+        calls = merged.call[touched.rows[by_user]]
+        if len(by_user) and not (calls[1:] > calls[:-1]).all():
+            pair = calls * np.int64(len(touched.users)) + touched.lane[by_user]
             _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
             last = np.zeros(len(first), np.int64)
             np.maximum.at(last, inverse.reshape(-1), np.arange(len(pair)))
@@ -148,7 +150,8 @@ class Reader:
 
 
 def _recorded(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    return np.isin(status, (Status.ACCEPTED, Status.LATE))
+    recorded: NDArray[np.bool_] = (status == Status.ACCEPTED) | (status == Status.LATE)
+    return recorded
 
 
 def split(predictions: Predictions | None, merged: Merged) -> list[Predictions | None]:

@@ -20,10 +20,10 @@ def top_items(
     users, width = scores.shape
     take = min(k + 1, width)
     values, columns = torch.topk(scores, take, dim=1)
-    best, at = values.numpy(), columns.numpy()
+    best, at = values.cpu().numpy(), columns.cpu().numpy()
     ties = (best[:, 1:] == best[:, :-1]) & np.isfinite(best[:, 1:])
     for user in np.flatnonzero(ties.any(axis=1)).tolist():
-        best[user], at[user] = _break_ties(index, scores[user].numpy(), rows, best[user])
+        best[user], at[user] = _break_ties(index, scores[user].cpu().numpy(), rows, best[user])
     item_rows = at if rows is None else rows[at]
     ranked = np.full((users, k), NO_ROW, np.int64)
     log_scores = np.full((users, k), -np.inf, np.float32)

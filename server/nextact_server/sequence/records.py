@@ -28,7 +28,8 @@ class Verdict:
 
 def is_recorded(status: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Which events are kept: accepted or late."""
-    return np.isin(status, (Status.ACCEPTED, Status.LATE))
+    recorded: NDArray[np.bool_] = (status == Status.ACCEPTED) | (status == Status.LATE)
+    return recorded
 
 
 def repeated(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

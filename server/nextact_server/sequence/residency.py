@@ -55,9 +55,9 @@ class Residency:
         stored = self._store.load_states(users, model=self._model_key)
         tensors = dict(fresh.tensors)
         if stored.has.any():
-            has = torch.from_numpy(stored.has)
+            has = torch.from_numpy(stored.has).to(self._engine.model.device)
             for name, tensor in tensors.items():
-                kept = torch.from_numpy(np.ascontiguousarray(stored.states[name]))
+                kept = torch.from_numpy(np.ascontiguousarray(stored.states[name])).to(tensor.device)
                 tensors[name] = torch.where(has.view(-1, *[1] * (kept.dim() - 1)), kept, tensor)
         base = UserStates(
             tensors=tensors,

@@ -66,7 +66,9 @@ def test_tokenizing_a_prefix_first_changes_nothing(text_encoder: TextEncoder, lo
 
 
 def test_empty_and_strange_texts_have_vectors(text_encoder: TextEncoder) -> None:
-    vectors = encode(text_encoder, ["", "\0\x07", "\ufffd" * 9, "\u202e\u200b", "[SEP] [CLS] [MASK]", "\U0001f34b" * 300])
+    vectors = encode(
+        text_encoder, ["", "\0\x07", "\ufffd" * 9, "\u202e\u200b", "[SEP] [CLS] [MASK]", "\U0001f34b" * 300]
+    )
     assert np.isfinite(vectors).all()
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
@@ -78,7 +80,9 @@ def test_groups_hold_every_text_once_longest_first_and_never_cost_more_than_one_
     array = np.array(lengths)
     groups = group_by_length(array, call_tokens)
     assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
-    assert [int(array[group].max()) for group in groups] == sorted((array[group].max() for group in groups), reverse=True)
+    assert [int(array[group].max()) for group in groups] == sorted(
+        (array[group].max() for group in groups), reverse=True
+    )
     cost = sum(int(array[group].max()) * len(group) + call_tokens for group in groups)
     assert cost <= max(lengths) * len(lengths) + call_tokens
 

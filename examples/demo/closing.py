@@ -1,0 +1,93 @@
+"""The figures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from demo.gauges import Gauges
+from demo.traffic import Outcome
+from nextact_server.sequence.card import Estimate, Evaluation
+from nextact_server.training.evaluate import ACTION_METRIC, LAST_ACTION, MARKOV, POPULARITY, required_gains
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Events and the seconds they took."""
+
+    events: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.events / self.seconds:,.0f} events/s ({self.events:,} events in {self.seconds:.2f} s)"
+
+
+def quality(evaluation: Evaluation) -> Table:
+    """What was served before each event came, beside the baselines on the same events."""
+    title = f"Served before each of {evaluation.events:,} events of {evaluation.users} users came [95 % intervals]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    columns = {"nextact": evaluation.metrics, **evaluation.baselines}
+    for name in ("nextact", POPULARITY, MARKOV, LAST_ACTION):
+        table.add_column(name, justify="right")
+    for metric in ("HR@10", "NDCG@10", ACTION_METRIC):
+        cells = (columns[name].get(metric) for name in ("nextact", POPULARITY, MARKOV, LAST_ACTION))
+        table.add_row(metric, *("" if cell is None else _estimate(cell) for cell in cells))
+    return table
+
+
+def gains(evaluation: Evaluation) -> Table:
+    """The paired differences, and whether their intervals lie above zero."""
+    table = Table(title="Differences, paired by event, resampled by user", title_justify="left")
+    for name in ("", "difference", "above 0"):
+        table.add_column(name)
+    for name in required_gains():
+        gain = evaluation.gains[name]
+        table.add_row(name, _estimate(gain), "yes" if gain.low > 0 else "no")
+    return table
+
+
+def speed(
+    outcomes: Sequence[Outcome],
+    stream: Speed,
+    live: Speed | None,
+    workers: int,
+    whole: Gauges | None,
+    now: Gauges | None,
+) -> Table:
+    """How fast it was; `whole` counts since the server's start, `now` during the live traffic alone."""
+    table = Table(title="Speed, as the caller sees it, beside its own work on the same cores", title_justify="left")
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    for name, paced in (("Predict, at reading speed", True), (f"Predict, {workers} callers at full speed", False)):
+        seconds = [outcome.seconds for outcome in outcomes if outcome.paced is paced]
+        if seconds:
+            middle, high = np.percentile(np.array(seconds) * 1e3, (50, 99))
+            table.add_row(name, f"p50 {middle:.2f} ms, p99 {high:.2f} ms ({len(seconds):,} calls)")
+    if live is not None:
+        table.add_row("live, one Predict per event", str(live))
+    table.add_row("replay, StreamEvents with Arrow", str(stream))
+    if whole is not None and whole.hit_rate is not None:
+        lookups = int(sum(whole.lookups.values()))
+        table.add_row("content cache", f"{whole.hit_rate:.1%} of {lookups:,} lookups were hits")
+    for model in sorted(whole.batches) if whole is not None else ():
+        table.add_row(f"batches of {model}", _batches(whole, model))
+    if now is not None:
+        for model in sorted(name for name, count in now.batches.items() if count):
+            table.add_row(f"  in live traffic, {model}", _batches(now, model))
+    return table
+
+
+def _batches(gauges: Gauges | None, model: str) -> str:
+    assert gauges is not None
+    count = gauges.batches[model]
+    if not count:
+        return "none"
+    calls, cost = gauges.items.get(model, 0.0) / count, gauges.cost.get(model, 0.0) / count
+    return f"{count:,.0f}, on average {calls:.1f} requests with a cost of {cost:.1f} (rows, tokens or images)"
+
+
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -1,0 +1,40 @@
+"""How good what was served turned out to be, by the same judgement that training ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from demo.traffic import Expected
+from nextact_server.sequence.card import Evaluation
+from nextact_server.sequence.model import FIRST_ACTION
+from nextact_server.training.evaluate import evaluate
+from nextact_server.training.prepare import Prepared
+from nextact_server.training.scoring import Scores
+from nextact_server.training.sequences import Int64, Sequences
+
+
+class ServedScorer:
+    """What was served before each event, as a `Scorer`: ten items have scores, the others are out of the running."""
+
+    def __init__(self, data: Prepared, served: Mapping[int, Expected]) -> None:
+        """`served` maps a row of the held-out events to what was expected before it."""
+        self._served = served
+        self._row = {item: row for row, item in enumerate(data.task.catalogue.ids)}
+        self._action = {action: FIRST_ACTION + i for i, action in enumerate(data.task.actions)}
+
+    def __call__(self, sequences: Sequences, user: int, rows: Int64) -> tuple[Scores, Int64]:
+        """See `nextact_server.training.scoring.Scorer`."""
+        scores = np.full((len(rows), len(self._row)), -np.inf, np.float32)
+        actions = np.empty(len(rows), np.int64)
+        for at, row in enumerate(rows.tolist()):
+            expected = self._served[row]
+            scores[at, [self._row[item] for item in expected.items]] = expected.scores
+            actions[at] = self._action[expected.action]
+        return scores, actions
+
+
+def judge_served(data: Prepared, served: Mapping[int, Expected]) -> Evaluation:
+    """Judges what was served beside the count baselines, on the same events."""
+    assert data.held_out is not None
+    return evaluate(ServedScorer(data, served), data.task, data.train, data.held_out)
