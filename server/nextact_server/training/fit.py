@@ -172,10 +172,10 @@ def _validate(
 
 
 def _figures(epoch: Epoch) -> str:
-    return (
-        f"loss {epoch.item_loss:.3f} + {epoch.action_loss:.3f}  NDCG@10 {epoch.ndcg_at_10:.4f}  "
-        f"HR@10 {epoch.hr_at_10:.4f}  actions {epoch.action_accuracy:.3f}"
-    )
+    loss = f"loss {epoch.item_loss:.3f} + {epoch.action_loss:.3f}"
+    if math.isnan(epoch.ndcg_at_10):
+        return loss
+    return f"{loss}  NDCG@10 {epoch.ndcg_at_10:.4f}  HR@10 {epoch.hr_at_10:.4f}  actions {epoch.action_accuracy:.3f}"
 
 
 def _progress(console: Console | None) -> Progress:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nextact_server.features.time import TIME_DIM, time_features
 
 INT64 = np.iinfo(np.int64)
