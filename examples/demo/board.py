@@ -7,13 +7,22 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from demo.traffic import Outcome
-from nextact_server.training.movielens import RATING_ACTIONS
 from rich.table import Table
 from rich.text import Text
 
+from demo.traffic import Outcome
+from nextact_server.training.movielens import RATING_ACTIONS
+
 _ROWS: Final = 14
 _TITLE: Final = 34
+_COLUMNS: Final = (
+    ("user", 4),
+    ("did", 7),
+    ("what", None),
+    ("expected", 11),
+    ("place", 7),
+    ("the server's first choice", None),
+)
 _COLOURS: Final = {"like": "green", "watch": "cyan", "dislike": "red", "tag": "magenta"}
 
 
@@ -43,9 +52,9 @@ class Board:
         """The last events as a table."""
         with self._lock:
             last, title = list(self._last), self._summary()
-        table = Table(title=title, title_justify="left", expand=False)
-        for name in ("user", "did", "what", "expected", "place", "the server's first choice"):
-            table.add_column(name, no_wrap=True)
+        table = Table(title=title, title_justify="left", expand=True)
+        for name, width in _COLUMNS:
+            table.add_column(name, no_wrap=True, width=width, ratio=None if width else 1)
         for outcome in last:
             moment, expected = outcome.moment, outcome.expected
             right = expected.action == moment.action
@@ -72,8 +81,8 @@ class Board:
     def _summary(self) -> str:
         count = len(self.outcomes)
         return (
-            f"{count:,} of {self._total:,} events; so far the next item was among the ten expected "
-            f"{self._hits / max(1, self._targets):.1%}, the action was as expected {self._actions / max(1, count):.1%}"
+            f"{count:,} of {self._total:,} events; next item among the ten expected: "
+            f"{self._hits / max(1, self._targets):.1%}, action as expected: {self._actions / max(1, count):.1%}"
         )
 
     def _name(self, item_id: str) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+from rich.table import Table
+
 from demo.gauges import Gauges
 from demo.traffic import Outcome
-from nextact_server.sequence.card import Estimate, Evaluation
+from nextact_server.sequence.card import Estimate, Evaluation, ModelCard
 from nextact_server.training.evaluate import ACTION_METRIC, LAST_ACTION, MARKOV, POPULARITY, required_gains
-from rich.table import Table
+
+_SHOWN: Final = ("HR@10", "NDCG@10", ACTION_METRIC)
+_UNITS: Final = {"next_action": "events", "text_encoder": "texts", "image_encoder": "images"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ def quality(evaluation: Evaluation) -> Table:
     columns = {"nextact": evaluation.metrics, **evaluation.baselines}
     for name in ("nextact", POPULARITY, MARKOV, LAST_ACTION):
         table.add_column(name, justify="right")
-    for metric in ("HR@10", "NDCG@10", ACTION_METRIC):
+    for metric in _SHOWN:
         cells = (columns[name].get(metric) for name in ("nextact", POPULARITY, MARKOV, LAST_ACTION))
         table.add_row(metric, *("" if cell is None else _estimate(cell) for cell in cells))
     return table
@@ -49,6 +54,15 @@ def gains(evaluation: Evaluation) -> Table:
     return table
 
 
+def beside_the_card(served: Evaluation, card: ModelCard) -> str:
+    """Whether serving foretold as well as the model did when it was evaluated after its training."""
+    if card.evaluation is None:
+        return "the model card holds no evaluation to compare with"
+    pairs = {name: (served.metrics[name].value, card.evaluation.metrics[name].value) for name in _SHOWN}
+    figures = ", ".join(f"{name} {ours:.4f} / {theirs:.4f}" for name, (ours, theirs) in pairs.items())
+    return f"served / evaluated offline by the model card: {figures}"
+
+
 def speed(
     outcomes: Sequence[Outcome],
     stream: Speed,
@@ -58,9 +72,8 @@ def speed(
     now: Gauges | None,
 ) -> Table:
     """How fast it was; `whole` counts since the server's start, `now` during the live traffic alone."""
-    table = Table(title="Speed, as the caller sees it, beside its own work on the same cores", title_justify="left")
-    table.add_column("")
-    table.add_column("", overflow="fold")
+    title = "Speed, as the callers see it, who work on the same cores"
+    table = Table(title=title, title_justify="left", show_header=False)
     for name, paced in (("Predict, at reading speed", True), (f"Predict, {workers} callers at full speed", False)):
         seconds = [outcome.seconds for outcome in outcomes if outcome.paced is paced]
         if seconds:
@@ -71,22 +84,14 @@ def speed(
     table.add_row("replay, StreamEvents with Arrow", str(stream))
     if whole is not None and whole.hit_rate is not None:
         lookups = int(sum(whole.lookups.values()))
-        table.add_row("content cache", f"{whole.hit_rate:.1%} of {lookups:,} lookups were hits")
-    for model in sorted(whole.batches) if whole is not None else ():
-        table.add_row(f"batches of {model}", _batches(whole, model))
-    if now is not None:
-        for model in sorted(name for name, count in now.batches.items() if count):
-            table.add_row(f"  in live traffic, {model}", _batches(now, model))
+        table.add_row("content cache", f"{whole.hit_rate:.1%} of {lookups:,} texts and images were known")
+    for when, gauges in (("", whole), (", live traffic alone", now)):
+        for model, unit in _UNITS.items():
+            if gauges is not None and (count := gauges.batches.get(model)):
+                # The next-action model counts its batches' cost in events, the encoders their items one by one.
+                size = (gauges.cost if model == "next_action" else gauges.items)[model] / count
+                table.add_row(f"{model}{when}", f"{count:,.0f} batches of {size:.1f} {unit} on average")
     return table
-
-
-def _batches(gauges: Gauges | None, model: str) -> str:
-    assert gauges is not None
-    count = gauges.batches[model]
-    if not count:
-        return "none"
-    calls, cost = gauges.items.get(model, 0.0) / count, gauges.cost.get(model, 0.0) / count
-    return f"{count:,.0f}, on average {calls:.1f} requests with a cost of {cost:.1f} (rows, tokens or images)"
 
 
 def _estimate(estimate: Estimate) -> str:

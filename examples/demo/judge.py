@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
 from demo.traffic import Expected
 from nextact_server.sequence.card import Evaluation
 from nextact_server.sequence.model import FIRST_ACTION
@@ -12,6 +13,10 @@ from nextact_server.training.evaluate import evaluate
 from nextact_server.training.prepare import Prepared
 from nextact_server.training.scoring import Scores
 from nextact_server.training.sequences import Int64, Sequences
+
+
+class UnknownItem(LookupError):
+    """The server holds items that the baselines do not know of, so they cannot be compared."""
 
 
 class ServedScorer:
@@ -23,13 +28,16 @@ class ServedScorer:
         self._row = {item: row for row, item in enumerate(data.task.catalogue.ids)}
         self._action = {action: FIRST_ACTION + i for i, action in enumerate(data.task.actions)}
 
-    def __call__(self, sequences: Sequences, user: int, rows: Int64) -> tuple[Scores, Int64]:
+    def __call__(self, sequences: Sequences, user: int, rows: Int64) -> tuple[Scores, Int64]:  # noqa: ARG002  # of Scorer
         """See `nextact_server.training.scoring.Scorer`."""
         scores = np.full((len(rows), len(self._row)), -np.inf, np.float32)
         actions = np.empty(len(rows), np.int64)
         for at, row in enumerate(rows.tolist()):
             expected = self._served[row]
-            scores[at, [self._row[item] for item in expected.items]] = expected.scores
+            try:
+                scores[at, [self._row[item] for item in expected.items]] = expected.scores
+            except KeyError as error:
+                raise UnknownItem(f"the server ranked item {error}, which is none of the demo's") from error
             actions[at] = self._action[expected.action]
         return scores, actions
 

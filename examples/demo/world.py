@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
 from nextact import Item
 from nextact_server.training.config import TrainingConfig, load_config
 from nextact_server.training.content import ContentStore, Vectors

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import torch
@@ -153,7 +153,6 @@ class App:
             engine,
             residency,
             directory,
-            self.store,
             journal,
             Reader(engine, seen, card.exclude_seen_default),
             self.metrics,
@@ -175,8 +174,12 @@ class App:
             actions,
             version,
             event_limits,
-            PipelineLimits(settings.queue_events, settings.user_queue_events),
+            PipelineLimits(
+                settings.queue_events, settings.user_queue_events, settings.queue_events + settings.max_stream_events
+            ),
+            epoch=lambda: journal.epoch,
         )
+        self._pipeline = pipeline
         catalogue = Catalogue(pipeline, content, index, self.store, journal, event_limits)
         catalogue.load()
 
@@ -229,6 +232,21 @@ class App:
                 await self._health.set(name, status)
 
         asyncio.run_coroutine_threadsafe(tell(), self._loop)
+        if not serving:
+            asyncio.run_coroutine_threadsafe(self._reopen_store(), self._loop)
+
+    async def _reopen_store(self) -> None:
+        """Tries until the store is open: a server that says it is not serving gets no calls that would do it."""
+        pause = 0.05
+        while not self.admission.is_draining:
+            try:
+                await asyncio.wrap_future(self._pipeline.run(lambda: None).future)
+            except Exception as error:  # the store is not ready yet, or the queue is full of others who try
+                logger.warning("the store is not open yet: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 5.0)
+            else:
+                return
 
     def _bind(self, server: grpc.aio.Server) -> int:
         settings = self._settings
@@ -259,9 +277,11 @@ async def serve(settings: Settings, announce: Any = print) -> None:
 def device_kind(config: Any) -> InstanceKind:
     """The kind of a model's instance group. Raises ValueError for one that is not offered."""
     kind = instance_kind(config)
-    if kind not in ("KIND_AUTO", "KIND_CPU", "KIND_GPU"):
-        raise ValueError(f"{config.name}: instance_group.kind is {kind}; KIND_AUTO, KIND_CPU and KIND_GPU are offered")
-    return kind
+    offered: tuple[InstanceKind, ...] = get_args(InstanceKind)
+    for each in offered:
+        if kind == each:
+            return each
+    raise ValueError(f"{config.name}: instance_group.kind is {kind}; {', '.join(offered)} are offered")
 
 
 def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> BatchOptions:

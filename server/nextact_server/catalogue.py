@@ -55,6 +55,7 @@ class Catalogue:
         self._store = store
         self._journal = journal
         self._limits = limits
+        self._underway: dict[str, bool] = {}
 
     async def upsert(self, items: Sequence[NewItem]) -> list[ItemOutcome]:
         """Registers items, the good ones all together; returns one outcome per item, in order.
@@ -102,21 +103,31 @@ class Catalogue:
         """Makes the index hold what the store holds; returns how many items. On the thread that owns the index."""
         records = list(self._store.all_items())
         self._index.reset()
+        self._underway.clear()
         self._index.upsert([_indexed(record) for record in records])
         return len(records)
 
     def _register(self, records: tuple[ItemRecord, ...]) -> "Future[set[str]]":
-        created = {record.item_id for record in records if self._store.item(record.item_id) is None}
+        created = {record.item_id for record in records if not self._is_there(record.item_id)}
         self._index.upsert([_indexed(record) for record in {record.item_id: record for record in records}.values()])
         durable = self._journal.commit(CommitGroup(sequence=self._journal.sequence + 1, items=records))
+        self._underway.update((record.item_id, True) for record in records)
         return when_durable(durable, created)
 
     def _remove(self, item_id: str) -> "Future[bool]":
-        if self._store.item(item_id) is None:
+        if not self._is_there(item_id):
             return when_durable(self._journal.last, False)
         self._index.delete(item_id)
         durable = self._journal.commit(CommitGroup(sequence=self._journal.sequence + 1, deleted_items=(item_id,)))
+        self._underway[item_id] = False
         return when_durable(durable, True)
+
+    def _is_there(self, item_id: str) -> bool:
+        """Whether the item is registered, changes on their way to the store included."""
+        if self._journal.last.done():
+            self._underway.clear()
+        known = self._underway.get(item_id)
+        return self._store.item(item_id) is not None if known is None else known
 
     def _fault(self, item: NewItem) -> str:
         size = len(item.item_id.encode())

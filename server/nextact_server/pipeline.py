@@ -20,12 +20,16 @@ from nextact_server.events.tickets import Ticket, Tickets
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import Content, ContentEncoder, Encoding
 from nextact_server.features.errors import ContentError
-from nextact_server.inference.batcher import Batcher, QueueFull
+from nextact_server.inference.batcher import Batcher, BatchError, QueueFull
 from nextact_server.sequence.journal import StoreUnavailable
 from nextact_server.sequence.stage import EventWork, RankWork, Task, Work
 
 Clock = Callable[[], int]
 """The server's wall clock in microseconds."""
+
+
+class CallsApart(Exception):
+    """Calls that arrived together cannot go on together, for one of them waits: submit each by itself."""
 
 
 class UnknownModelVersion(Exception):
@@ -34,10 +38,14 @@ class UnknownModelVersion(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """Most events waiting for the model in all, and of one user behind content that is being encoded."""
+    """Most events waiting for the model in all, and of one user behind content that is being encoded.
+
+    `spare` is how much more than `queue_events` the batcher's queue holds.
+    """
 
     queue_events: int = 65_536
     user_queue_events: int = 10_000
+    spare: int = 65_536
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +66,7 @@ class Pipeline:
     """The one place where the rooms meet. Any thread may call it; futures are done on threads of the rooms.
 
     `batcher` runs the sequence stage; its queue must hold twice `limits.queue_events`, for what is admitted while it
-    waits for its content must find room when it goes on.
+    waits for its content must find room when it goes on. `epoch` is that of the journal.
     """
 
     def __init__(
@@ -70,8 +78,10 @@ class Pipeline:
         event_limits: EventLimits,
         limits: PipelineLimits,
         clock: Clock = lambda: time.time_ns() // 1000,
+        epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         self.model = model
+        self.epoch = epoch
         self._batcher = batcher
         self._encoder = encoder
         self._actions = actions
@@ -80,19 +90,22 @@ class Pipeline:
         self._clock = clock
         self._arrival = threading.Lock()
         self._tickets: Tickets[Submission] = Tickets()
+        self._awaiting_room: list[Future[None]] = []
 
     @property
     def waiting_events(self) -> int:
         """Events that wait for their step, those behind content included."""
         return self._batcher.queued_cost + self._tickets.cost
 
-    def submit(self, batch: EventBatch, calls: Sequence[Call]) -> Submission:
+    def submit(self, batch: EventBatch, calls: Sequence[Call], epoch: int | None = None) -> Submission:
         """Takes calls that arrived together, the rows of `batch`; the future gives their Answer.
 
-        Calls that change nothing must come alone.
+        Calls that change nothing must come alone. `epoch` is that of the first call that these follow on, where they
+        must not be applied unless it was kept; None: they follow on nothing.
 
         Raises:
             QueueFull: too many events are waiting; nothing of the calls was taken.
+            CallsApart: one of several calls has to wait, and the others must not wait for it; nothing was taken.
             UnknownModelVersion: a call pins a version that is not there.
         """
         for call in calls:
@@ -100,6 +113,7 @@ class Pipeline:
                 raise UnknownModelVersion(
                     f"model {self.model[0]!r} has no version {call.options.model_version!r}; {self.model[1]!r} serves"
                 )
+        epoch = self.epoch() if epoch is None else epoch
         arrival = arrive(batch, calls, self._event_limits, self._actions, self._clock())
         contents = _contents(arrival)
         encoding = self._encoder.encode_hashed([content for _, content in contents]) if contents else []
@@ -107,7 +121,7 @@ class Pipeline:
         ready = all(content.vector.done() for content in encoding)
         if encoding and ready:
             arrival = _resolved(arrival, rows, encoding)
-        submission = Submission(EventWork(arrival), cost=max(1, batch.size))
+        submission = Submission(EventWork(arrival, epoch), cost=max(1, batch.size))
         self._take_turn(submission, arrival, ready=ready)
         if not ready:
             _when_all_done([content.vector for content in encoding], lambda: self._encoded(submission, rows, encoding))
@@ -130,7 +144,12 @@ class Pipeline:
 
     def room(self, cost: int) -> "Future[None]":
         """Done when `cost` events may be submitted: for those who would rather wait than be refused."""
-        return self._batcher.room(self._limits.queue_events + cost)
+        with self._arrival:
+            if self._tickets and self._tickets.cost + cost > self._limits.queue_events:
+                freed: Future[None] = Future()
+                self._awaiting_room.append(freed)
+                return freed
+        return self._batcher.room(self._limits.spare + cost)
 
     def withdraw(self, submission: Submission, call: int = 0) -> None:
         """Takes one call of a submission back; what of it is not in a step yet is left out, the others go on."""
@@ -141,9 +160,9 @@ class Pipeline:
                 return
         with self._arrival:
             ticket, submission.ticket = submission.ticket, None
-            released = self._enqueue(self._tickets.withdraw(ticket)) if ticket is not None else []
+            released = self._go_on(self._tickets.withdraw(ticket)) if ticket is not None else []
             queued = submission.queued
-        _watch(released)
+        self._went_on(released)
         if queued is not None:
             queued.cancel()
         else:
@@ -167,6 +186,8 @@ class Pipeline:
                 self._admit(self._batcher.queued_cost, submission.cost)
                 started = self._enqueue([submission])
             else:
+                if arrival is not None and len(arrival.calls) > 1:
+                    raise CallsApart
                 self._admit(self._tickets.cost, submission.cost)
                 if isinstance(submission.work, EventWork):
                     users = self._overload(submission.work, users)
@@ -206,6 +227,16 @@ class Pipeline:
             submission.queued = self._batcher.submit(submission.work)
         return submissions
 
+    def _go_on(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        """As `_enqueue`, for those who left the line: nobody is there to raise to, so a refusal is their answer."""
+        for submission in submissions:
+            try:
+                self._enqueue([submission])
+            except BatchError as error:
+                submission.queued = Future()
+                submission.queued.set_exception(error)
+        return submissions
+
     def _encoded(self, submission: Submission, rows: Sequence[int], encoding: Sequence[Encoding]) -> None:
         assert isinstance(submission.work, EventWork)
         try:
@@ -213,14 +244,22 @@ class Pipeline:
         except Exception as error:
             with self._arrival:
                 ticket, submission.ticket = submission.ticket, None
-                released = self._enqueue(self._tickets.withdraw(ticket)) if ticket is not None else []
-            _watch(released)
+                released = self._go_on(self._tickets.withdraw(ticket)) if ticket is not None else []
+            self._went_on(released)
             _settle(submission.future, error)
             return
         with self._arrival:
             submission.work.arrival = resolved
-            released = self._enqueue(self._tickets.settle(submission.ticket)) if submission.ticket is not None else []
+            released = self._go_on(self._tickets.settle(submission.ticket)) if submission.ticket is not None else []
+        self._went_on(released)
+
+    def _went_on(self, released: Sequence[Submission]) -> None:
+        """Follows submissions that left the line, and shows the room they left to those who wait for it."""
         _watch(released)
+        with self._arrival:
+            waiting, self._awaiting_room = self._awaiting_room, []
+        for freed in waiting:
+            _settle(freed, None)
 
 
 def _resolved(arrival: Arrival, rows: Sequence[int], encoding: Sequence[Encoding]) -> Arrival:

@@ -6,6 +6,7 @@ Format: https://arrow.apache.org/docs/format/Columnar.html#serialization-and-int
 """
 
 import struct
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from nextact_server.events.batch import BINARY_COLUMNS, MISSING_TIME, STRING_COL
 COLUMNS = frozenset((*STRING_COLUMNS, "image", *TIME_COLUMNS))
 RECORD_BATCH_HEADER = 3
 COMPRESSION_SLOT = 3
+MAX_SHOWN = 64
+"""Most characters of a foreign name that an error repeats."""
 
 
 class ArrowError(ValueError):
@@ -46,9 +49,9 @@ def _checked(batch: pa.RecordBatch, max_events: int, max_decoded_bytes: int) -> 
         raise ArrowError(f"{batch.num_rows} events; at most {max_events} are allowed (max_stream_events)")
     names = batch.schema.names
     if unknown := sorted(set(names) - COLUMNS):
-        raise ArrowError(f"unknown column {unknown[0]!r}; known are {', '.join(sorted(COLUMNS))}")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ArrowError(f"column {twice[0]!r} is there more than once")
+        raise ArrowError(f"unknown column {unknown[0][:MAX_SHOWN]!r}; known are {', '.join(sorted(COLUMNS))}")
+    if len(set(names)) < len(names):
+        raise ArrowError(f"column {Counter(names).most_common(1)[0][0]!r} is there more than once")
     for required in ("action", "event_time"):
         if required not in names:
             raise ArrowError(f"column {required!r} is missing; it is required")
@@ -111,8 +114,13 @@ def _child(data: bytes, table: tuple[int, int], slot: int) -> int | None:
 def _microseconds(name: str, column: pa.Array) -> NDArray[np.int64]:
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
         raise ArrowError(f"column {name!r} is {column.type}; a timestamp with time zone is expected")
+    if column.type.unit == "ns":
+        # Rounded down, as in rows; a cast would round towards 1970.
+        nanoseconds = column.cast(pa.int64())
+        floored = np.floor_divide(nanoseconds.fill_null(0).to_numpy(zero_copy_only=False), 1000)
+        return np.where(nanoseconds.is_null().to_numpy(zero_copy_only=False), MISSING_TIME, floored)
     try:
-        cast = pc.cast(column, pa.timestamp("us", column.type.tz), safe=column.type.unit != "ns")
+        cast = pc.cast(column, pa.timestamp("us", column.type.tz))
     except pa.ArrowInvalid as error:
         raise ArrowError(f"column {name!r} has a time out of the range of microseconds") from error
     values = pc.fill_null(cast.cast(pa.int64()), MISSING_TIME)

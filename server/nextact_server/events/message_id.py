@@ -37,13 +37,14 @@ def with_message_ids(batch: EventBatch, boundaries: NDArray[np.int64]) -> tuple[
         derived = byte_lengths(batch.message_id) == 0
         if not derived.any():
             return batch.message_id, derived
-    ids = _derive(batch, boundaries)
+    ids = _derive(batch, boundaries, derived)
     if batch.message_id is None or derived.all():
         return ids, derived
     return pc.if_else(pa.array(derived), ids, batch.message_id), derived
 
 
-def _derive(batch: EventBatch, boundaries: NDArray[np.int64]) -> pa.Array:
+def _derive(batch: EventBatch, boundaries: NDArray[np.int64], wanted: NDArray[np.bool_]) -> pa.Array:
+    """Ids string[n] that are those asked for in the rows `wanted` bool[n]; the others are of no meaning."""
     message = np.repeat(np.arange(len(boundaries) - 1, dtype=np.uint64), np.diff(boundaries))
     key = np.zeros((batch.size, 2), np.uint64)
     for name, column in batch.columns():
@@ -58,9 +59,12 @@ def _derive(batch: EventBatch, boundaries: NDArray[np.int64]) -> pa.Array:
             lane = hash_strings(column, seed)
         # A field that is not given leaves no trace: whether its column exists depends on the other events.
         key = np.where(given[:, None], combine(key, lane), key)
-    occurrence = _occurrences(key, message)
+    occurrence = np.zeros(batch.size, np.int64)
+    occurrence[wanted] = _occurrences(key[wanted], message[wanted])
     if occurrence.any():
-        key = combine(key, _lanes(occurrence.astype(np.uint64), 0))
+        # Only the repetitions are marked: the first must not depend on whether others of the burst are repeated.
+        marked = combine(key, _lanes(occurrence.astype(np.uint64), 0))
+        key = np.where(occurrence[:, None] > 0, marked, key)
     digits = binascii.hexlify(np.ascontiguousarray(key.astype("<u8")).tobytes())
     offsets = np.arange(batch.size + 1, dtype=np.int32) * HEX_DIGITS
     return pa.StringArray.from_buffers(batch.size, pa.py_buffer(offsets), pa.py_buffer(digits))

@@ -135,7 +135,7 @@ def _resized(image: Image.Image, spec: PixelSpec) -> Image.Image:
         white = Image.new("RGBA", square.size, "white")
         white.alpha_composite(square.convert("RGBA"))
         square = white
-    return square.convert("RGB")
+    return square if square.mode == "RGB" else square.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -14,10 +14,10 @@ from nextact_server.features.cards import ImageCard, load_image_card
 from nextact_server.features.decode import PixelSpec
 from nextact_server.features.errors import EncoderError
 from nextact_server.features.loading import EncoderOptions, load_runtime
-from nextact_server.features.projection import Projection, load_projection
-from nextact_server.features.vectors import Vector, unit_rows
+from nextact_server.features.projection import load_projection
+from nextact_server.features.vectors import Vector
 from nextact_server.inference.ir_cache import digest_file
-from nextact_server.inference.runtime import Runtime
+from nextact_server.inference.runtime import LinearHead, Runtime
 
 if TYPE_CHECKING:
     import torch
@@ -41,21 +41,16 @@ class ImageWeights:
 
 
 class ImageEncoder:
-    """Encodes batches of pixels. `version` names everything that its vectors depend on.
+    """Encodes batches of pixels. `version` names everything that its vectors depend on."""
 
-    The projection is applied outside the network: it costs a two-hundredth of it, and fitting another one then leaves
-    the converted network as it is.
-    """
-
-    def __init__(self, runtime: Runtime, projection: Projection, pixels: PixelSpec, version: str) -> None:
+    def __init__(self, runtime: Runtime, pixels: PixelSpec, version: str) -> None:
         self.runtime = runtime
-        self._projection = projection
         self.pixels = pixels
         self.version = version
 
     def run(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Vector]:
         """Encode uint8 [size, size, 3] images; one float32 [384] unit vector for each, in order."""
-        return list(unit_rows(self._projection.apply(self.runtime.run(np.stack(images)))))
+        return list(self.runtime.run(np.stack(images)))
 
     def close(self) -> None:
         """Free the model."""
@@ -74,8 +69,9 @@ def load_image_encoder(version_dir: Path, options: EncoderOptions) -> ImageEncod
     projection = load_projection(projection_path, weights.features)
     key = _key(weights)
     version = hashlib.sha256(f"{key}\n{digest_file(projection_path)}".encode()).hexdigest()[:12]
-    runtime = load_runtime(card.encoder, key, lambda: _source(weights), options)
-    return ImageEncoder(runtime, projection, weights.pixels, f"{card.encoder}-{version}")
+    head = LinearHead(projection.weight, projection.bias)
+    runtime = load_runtime(card.encoder, key, lambda: _source(weights), options, head)
+    return ImageEncoder(runtime, weights.pixels, f"{card.encoder}-{version}")
 
 
 def image_features(encoder: str, weights_path: Path | None, options: EncoderOptions) -> tuple[Runtime, PixelSpec]:

@@ -7,7 +7,7 @@ from nextact_server.inference.cores import CoreBudget
 from nextact_server.inference.device import InstanceKind, choose_device
 from nextact_server.inference.ir_cache import IrCache
 from nextact_server.inference.openvino_runtime import TorchSource, load_openvino
-from nextact_server.inference.runtime import Runtime
+from nextact_server.inference.runtime import LinearHead, Runtime
 
 __all__ = ["EncoderOptions", "load_runtime"]
 
@@ -27,12 +27,14 @@ class EncoderOptions:
     half: bool = False
 
 
-def load_runtime(name: str, key: str, source: TorchSource, options: EncoderOptions) -> Runtime:
+def load_runtime(
+    name: str, key: str, source: TorchSource, options: EncoderOptions, head: LinearHead | None = None
+) -> Runtime:
     """Load a model; `key` names everything its conversion depends on but OpenVINO itself."""
     if choose_device(options.kind) == "cuda":
         from nextact_server.inference.torch_runtime import TorchRuntime
 
         module, _ = source()
-        return TorchRuntime(module, device="cuda", half=options.half)
+        return TorchRuntime(module, device="cuda", half=options.half, head=head)
     cache = IrCache(options.cache_dir)
-    return load_openvino(name, key, source, cache, threads=options.threads, cores=options.cores)
+    return load_openvino(name, key, source, cache, threads=options.threads, cores=options.cores, head=head)

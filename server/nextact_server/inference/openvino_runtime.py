@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nextact_server.inference.cores import CoreBudget
 from nextact_server.inference.ir_cache import IrCache
+from nextact_server.inference.runtime import LinearHead
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,9 @@ class OpenVinoRuntime:
     CPU has bf16 units, so that a batch gives what its items give alone.
     """
 
-    def __init__(self, model: Path, *, threads: int, cores: CoreBudget | None = None) -> None:
+    def __init__(
+        self, model: Path, *, threads: int, cores: CoreBudget | None = None, head: LinearHead | None = None
+    ) -> None:
         """Read and compile an IR (`.xml` beside its `.bin`). `cores`: waits for this budget around every run."""
         import openvino
 
@@ -46,7 +49,11 @@ class OpenVinoRuntime:
             # Pinned threads cannot give way to the server's own, which the scheduler may have put on the same core.
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino.Core().compile_model(str(model), "CPU", properties)
+        core = openvino.Core()
+        network = core.read_model(str(model))
+        if head is not None:
+            network = _with_head(network, head)
+        compiled = core.compile_model(network, "CPU", properties)
         self._request: Any = compiled.create_infer_request()
         self._lock = threading.Lock()
 
@@ -94,7 +101,14 @@ def convert_torch(source: TorchSource, target: Path) -> None:
 
 
 def load_openvino(
-    name: str, key: str, source: TorchSource, cache: IrCache, *, threads: int, cores: CoreBudget | None = None
+    name: str,
+    key: str,
+    source: TorchSource,
+    cache: IrCache,
+    *,
+    threads: int,
+    cores: CoreBudget | None = None,
+    head: LinearHead | None = None,
 ) -> OpenVinoRuntime:
     """Return the runtime of a model, converting it if `cache` has no whole entry for it under `key`.
 
@@ -104,7 +118,17 @@ def load_openvino(
 
     release = openvino.get_version().split("-")[0]
     entry = cache.get(name, f"{key}-ov{release}", lambda target: convert_torch(source, target))
-    return OpenVinoRuntime(entry / MODEL_FILE, threads=threads, cores=cores)
+    return OpenVinoRuntime(entry / MODEL_FILE, threads=threads, cores=cores, head=head)
+
+
+def _with_head(network: Any, head: LinearHead) -> Any:
+    import openvino
+    from openvino import opset13 as ops
+
+    features = network.output(0).get_node().input_value(0)  # what the result node was given
+    product = ops.matmul(features, ops.constant(head.weight), transpose_a=False, transpose_b=True)
+    unit = ops.normalize_l2(ops.add(product, ops.constant(head.bias)), np.array([1]), eps=1e-12, eps_mode="max")
+    return openvino.Model([unit], network.get_parameters(), "with_head")
 
 
 def _dynamic(shape: tuple[int, ...]) -> list[int]:

@@ -1,11 +1,24 @@
 """What an encoder needs of the thing that computes its model."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Runtime"]
+__all__ = ["LinearHead", "Runtime"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHead:
+    """A last layer put behind a model when it is loaded: `features @ weight.T + bias`, at length 1.
+
+    It is no part of the converted model, so another head needs no other conversion. weight float32 [d, p], bias
+    float32 [d].
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
 
 
 class Runtime(Protocol):

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
+
+from nextact_server.inference.runtime import LinearHead
 
 __all__ = ["DEFAULT_BUCKETS", "TorchRuntime"]
 
@@ -33,6 +36,7 @@ class TorchRuntime:
         half: bool = False,
         buckets: Sequence[int] = DEFAULT_BUCKETS,
         length_step: int = 16,
+        head: LinearHead | None = None,
     ) -> None:
         if not buckets or sorted(set(buckets)) != list(buckets) or buckets[0] < 1:
             raise ValueError(f"buckets must rise from 1 or more, not {tuple(buckets)}")
@@ -40,7 +44,7 @@ class TorchRuntime:
         self._cuda = self._device.type == "cuda"
         if half and not self._cuda:
             raise ValueError("half precision is for CUDA; on the CPU set it off")
-        self._module = module.eval().to(self._device)
+        self._module = (module if head is None else _Headed(module, head)).eval().to(self._device)
         self._autocast = torch.autocast("cuda", dtype=torch.float16, enabled=half) if self._cuda else None
         self._buckets = tuple(buckets)
         self._length_step = length_step
@@ -103,3 +107,18 @@ class TorchRuntime:
             held = torch.empty(size, dtype=dtype, pin_memory=self._cuda)
             self._staging[slot] = held
         return held[:size].view(*shape)
+
+
+class _Headed(torch.nn.Module):
+    """A module with a linear layer and normalisation behind it."""
+
+    def __init__(self, module: torch.nn.Module, head: LinearHead) -> None:
+        super().__init__()
+        self.module = module
+        self.weight: torch.Tensor
+        self.bias: torch.Tensor
+        self.register_buffer("weight", torch.from_numpy(head.weight))
+        self.register_buffer("bias", torch.from_numpy(head.bias))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return F.normalize(F.linear(self.module(*inputs), self.weight, self.bias), dim=1)

@@ -64,7 +64,7 @@ def options_of(message: pb.PredictOptions, per: Per, limits: Limits) -> CallOpti
         dry_run=message.dry_run,
         model_version=message.model_version,
         filter=filter_of(message.filter, "options.filter", limits) if message.HasField("filter") else NO_FILTER,
-        as_of_us=_as_of(message.as_of, "options.as_of") if message.HasField("as_of") else None,
+        as_of_us=as_of(message.as_of, "options.as_of") if message.HasField("as_of") else None,
     )
 
 
@@ -135,7 +135,8 @@ def microseconds(seconds: int, nanos: int) -> int:
     return seconds * 1_000_000 + nanos // 1000
 
 
-def _as_of(message: Timestamp, field: str) -> int:
+def as_of(message: Timestamp, field: str) -> int:
+    """The moment a prediction is asked for, in microseconds. Raises INVALID_ARGUMENT naming the field."""
     if not 0 <= message.nanos < NANOS or abs(message.seconds) > LAST_SECOND:
         raise invalid(field, f"{message.seconds} s and {message.nanos} ns are not a time")
     return microseconds(message.seconds, message.nanos)

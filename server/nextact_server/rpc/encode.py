@@ -1,20 +1,21 @@
 """From what the rooms answered to the contract's messages."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from nextact.v1 import behavior_pb2 as pb
 from nextact_server.events.call import Answer, Predictions, Want
 from nextact_server.events.status import Status
+from nextact_server.rpc.prediction_wire import (
+    PREDICTIONS_TAG,
+    STREAM_PREDICTIONS_TAG,
+    PredictionWriter,
+    ResultWriter,
+    ids_of,
+)
 from nextact_server.sequence.stage import Ranked
-
-# As plain numbers: operators of enums are slow, and these run per event.
-EMBEDDING, ACTIONS, ITEMS = int(Want.EMBEDDING), int(Want.ACTIONS), int(Want.ITEMS)
-ACCEPTED, INVALID, SUPPRESSED = int(Status.ACCEPTED), int(Status.INVALID), int(Status.SUPPRESSED)
 
 ItemIds = Callable[[NDArray[np.int64]], list[str]]
 """Index rows to item ids."""
@@ -35,41 +36,48 @@ class Encoder:
         self.model = pb.Model(name=model[0], version=model[1])
         self.content_model = pb.Model(name=content_model)
         self._actions = list(actions)
+        self._writer = PredictionWriter(actions)
         self._item_ids = item_ids
         self._durability = DURABILITY[durability]
 
-    def predict_responses(self, answer: Answer, queue_us: int, store_us: int) -> list[pb.PredictResponse]:
-        """One response per call of the arrival. `history` rows of stateless calls have no result."""
-        timing = pb.Timing(queue_us=queue_us, compute_us=answer.compute_us, store_us=store_us)
-        results = _Results(answer)
-        responses = []
-        for call in answer.arrival.calls:
-            response = pb.PredictResponse(model=self.model, timing=timing, durability=self._durability)
-            results.write(response.results, call.start + call.history, call.stop)
-            responses.append(response)
-        self._write_predictions(answer, [response.predictions for response in responses])
-        return responses
+    def predict_responses(self, answer: Answer, queue_us: int, store_us: int) -> list[bytes]:
+        """One serialized PredictResponse per call of the arrival. `history` rows of stateless calls have no result."""
+        rest = pb.PredictResponse(
+            model=self.model,
+            timing=pb.Timing(queue_us=queue_us, compute_us=answer.compute_us, store_us=store_us),
+            durability=self._durability,
+        ).SerializeToString()
+        results = ResultWriter(answer)
+        parts: list[list[bytes]] = [
+            [results.field(row, row - call.start - call.history) for row in range(call.start + call.history, call.stop)]
+            for call in answer.arrival.calls
+        ]
+        if answer.predictions is not None:
+            predictions = self._prediction_fields(answer, answer.predictions, PREDICTIONS_TAG)
+            for call, prediction in zip(answer.predictions.call.tolist(), predictions, strict=True):
+                parts[call].append(prediction)
+        return [b"".join([*fields, rest]) for fields in parts]
 
-    def stream_response(self, number: int, answer: Answer, *, columnar: bool) -> pb.StreamEventsResponse:
-        """The acknowledgement of a stream message."""
+    def stream_response(self, number: int, answer: Answer, *, columnar: bool) -> bytes:
+        """The serialized acknowledgement of a stream message."""
         counts = np.bincount(answer.status, minlength=len(Status) + 1)
-        listed = np.flatnonzero((answer.status != Status.ACCEPTED) & (answer.status != Status.DUPLICATE))
         response = pb.StreamEventsResponse(
             number=number,
             accepted=int(counts[Status.ACCEPTED] + counts[Status.LATE]),
             duplicates=int(counts[Status.DUPLICATE]),
             model=self.model,
         )
+        listed = np.flatnonzero((answer.status != Status.ACCEPTED) & (answer.status != Status.DUPLICATE))
         if len(listed):
-            results = _Results(answer)
-            for row in listed.tolist():
-                results.write_one(response.failures.add(), row, row)
-        if answer.predictions is not None:
-            if columnar:
-                response.columns.CopyFrom(self._columns(answer, answer.predictions))
-            else:
-                self._write_predictions(answer, [response.predictions])
-        return response
+            results = ResultWriter(answer)
+            response.failures.extend(results.message(row, row) for row in listed.tolist())
+        if answer.predictions is None:
+            return response.SerializeToString()
+        if columnar:
+            response.columns.CopyFrom(self._columns(answer, answer.predictions))
+            return response.SerializeToString()
+        rows = self._prediction_fields(answer, answer.predictions, STREAM_PREDICTIONS_TAG)
+        return b"".join([response.SerializeToString(), *rows])
 
     def rank_response(self, ranked: Ranked) -> pb.RankResponse:
         """Ranked items with their ids."""
@@ -80,58 +88,16 @@ class Encoder:
             events_seen=ranked.events_seen,
         )
 
-    def _write_predictions(self, answer: Answer, into: Sequence[Any]) -> None:
-        """Adds each prediction to the repeated field of its call, in place: a message given to another is copied."""
-        columns = answer.predictions
-        if columns is None:
-            return
-        calls = answer.arrival.calls
-        embedding = None if columns.embedding is None else columns.embedding.tolist()
-        actions = self._ranked_actions(columns)
-        users = _ids(answer.arrival.batch.user_id, columns.row)
-        visitors = _ids(answer.arrival.batch.anonymous_id, columns.row)
-        rows = zip(columns.call.tolist(), columns.row.tolist(), columns.events_seen.tolist(), strict=True)
-        for at, (number, row, events_seen) in enumerate(rows):
-            call = calls[number]
-            want = call.options.want
-            prediction = into[number].add(
-                user_id=users[at], events_seen=events_seen, event_index=row - call.start - call.history
-            )
-            if not users[at]:
-                prediction.anonymous_id = visitors[at]
-            if embedding is not None and want & EMBEDDING:
-                prediction.embedding.extend(embedding[at])
-            if actions is not None and want & ACTIONS:
-                for name, score in actions[at]:
-                    prediction.actions.add(action=name, score=score)
-            if columns.item_rows is not None and want & ITEMS:
-                self._write_items(columns, at, prediction.items)
-
-    def _ranked_actions(self, columns: Predictions) -> list[list[tuple[str, float]]] | None:
-        if columns.actions is None:
-            return None
-        order = np.argsort(-columns.actions, axis=1, kind="stable")
-        scores = np.take_along_axis(columns.actions, order, axis=1)
-        names = self._actions
-        return [
-            [(names[i], score) for i, score in zip(best, values, strict=True)]
-            for best, values in zip(order.tolist(), scores.tolist(), strict=True)
-        ]
-
-    def _write_items(self, columns: Predictions, at: int, into: Any) -> None:
-        assert columns.item_rows is not None
-        assert columns.item_scores is not None
-        kept = columns.item_rows[at] >= 0
-        ids = self._item_ids(columns.item_rows[at][kept])
-        for item_id, score in zip(ids, columns.item_scores[at][kept].tolist(), strict=True):
-            into.add(item_id=item_id, score=score)
+    def _prediction_fields(self, answer: Answer, columns: Predictions, tag: bytes) -> list[bytes]:
+        item_ids = [] if columns.item_rows is None else self._item_ids(np.maximum(columns.item_rows, 0).reshape(-1))
+        return self._writer.fields(answer, columns, item_ids, tag)
 
     def _columns(self, answer: Answer, columns: Predictions) -> pb.PredictionColumns:
         batch = answer.arrival.batch
         want = answer.arrival.calls[0].options.want
         message = pb.PredictionColumns(event_index=columns.row.tolist())
-        message.user_ids.extend(_ids(batch.user_id, columns.row))
-        message.anonymous_ids.extend(_ids(batch.anonymous_id, columns.row))
+        message.user_ids.extend(ids_of(batch.user_id, columns.row))
+        message.anonymous_ids.extend(ids_of(batch.anonymous_id, columns.row))
         if columns.embedding is not None and want & Want.EMBEDDING:
             message.embedding.CopyFrom(tensor(columns.embedding))
         if columns.actions is not None and want & Want.ACTIONS:
@@ -143,49 +109,7 @@ class Encoder:
         return message
 
 
-class _Results:
-    """Writes EventResults of an answer's rows."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._ids = answer.arrival.message_ids.to_pylist()
-        self._derived = answer.arrival.derived.tolist()
-        self._status = answer.status.tolist()
-        self._original = answer.original.tolist()
-        self._applied = answer.applied.tolist()
-        self._faults = answer.arrival.faults
-
-    def write(self, into: Any, start: int, stop: int) -> None:
-        """Adds the results of rows start..stop, numbered from 0."""
-        for row in range(start, stop):
-            self.write_one(into.add(), row, row - start)
-
-    def write_one(self, result: pb.EventResult, row: int, index: int) -> None:
-        """Fills one result."""
-        status = self._status[row]
-        result.index = index
-        result.message_id = self._ids[row]
-        result.status = status
-        result.applied = self._applied[row]
-        result.id_derived = self._derived[row]
-        if status == ACCEPTED:
-            return
-        result.original_status = self._original[row]
-        fault = self._faults.get(row)
-        if fault is not None:
-            result.reason, result.field = fault.reason, fault.field
-        elif status == SUPPRESSED:
-            result.reason, result.field = "the user asked not to be recorded", "user_id"
-        elif status == INVALID:
-            result.reason = "the call was taken back"
-
-
 def tensor(matrix: NDArray[np.float32]) -> pb.Tensor:
     """A float32 matrix as the contract's Tensor."""
     data = np.ascontiguousarray(matrix, dtype="<f4").tobytes()
     return pb.Tensor(dtype="FP32", shape=matrix.shape, data=data)
-
-
-def _ids(column: pa.Array | None, rows: NDArray[np.int64]) -> list[str]:
-    if column is None:
-        return [""] * len(rows)
-    return [value or "" for value in column.take(pa.array(rows)).to_pylist()]

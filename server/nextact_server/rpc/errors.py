@@ -21,6 +21,8 @@ from nextact_server.sequence.journal import StoreUnavailable
 logger = logging.getLogger(__name__)
 
 DETAILS_KEY = "grpc-status-details-bin"
+MAX_TEXT_BYTES = 1000
+"""Most of a message's or a description's bytes that are sent: both may repeat what a caller sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class CallError(Exception):
         violation: Violation | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        message = _clipped(message)
         super().__init__(message)
         self.code = code
         self.message = message
@@ -52,7 +55,8 @@ class CallError(Exception):
         details: list[AnyMessage] = []
         if self.violation is not None:
             bad = error_details_pb2.BadRequest()
-            bad.field_violations.add(field=self.violation.field, description=self.violation.description)
+            description = _clipped(self.violation.description)
+            bad.field_violations.add(field=_clipped(self.violation.field), description=description)
             details.append(_packed(bad))
         if self.retry_after_s is not None:
             delay = Duration(nanos=int((self.retry_after_s % 1) * 1e9), seconds=int(self.retry_after_s))
@@ -97,6 +101,14 @@ def as_call_error(error: BaseException) -> CallError:
         return unavailable(str(error))
     logger.error("unexpected failure of a call", exc_info=error)
     return unavailable("the server could not complete the call; its log says why")
+
+
+def _clipped(text: str) -> str:
+    """Text short enough to go with all else into the 8 KiB of trailers that a client takes by default."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= MAX_TEXT_BYTES:
+        return text
+    return encoded[:MAX_TEXT_BYTES].decode(errors="ignore") + "..."
 
 
 def _packed(message: Message) -> AnyMessage:

@@ -5,9 +5,9 @@ answers them. Streams, health and reflection fall through to a grpc.aio server o
 """
 
 import asyncio
-import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,6 @@ from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.errors import CallError, as_call_error
 from nextact_server.rpc.limits import Limits
 from nextact_server.rpc.service import SERVICE, BehaviorService, UnaryMethod
-
-logger = logging.getLogger(__name__)
 
 PREDICT = "Predict"
 BURST = 256
@@ -62,6 +60,7 @@ class NativeServer:
         self._thread = threading.Thread(target=self._dispatch, name="native-dispatch", daemon=True)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._open: dict[int, tuple[Submission, int]] = {}
+        self._last: Future[Any] | None = None
 
     @property
     def port(self) -> int:
@@ -90,16 +89,18 @@ class NativeServer:
     # The dispatching thread ---------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        while (events := self._front.recv_batch_details(BURST)) is not None:
-            try:
-                self._on_events(events)
-            except Exception:
-                logger.exception("a burst of calls could not be dispatched")
-                for event in events:
-                    self._fail(event[1], as_call_error(RuntimeError("dispatch failed")))
+        front = self._front
+        while (events := front.recv_batch_details(BURST)) is not None:
+            predicts: list[_Predict] = []
+            while events and len(predicts) < BURST:
+                self._read(events, predicts)
+                # What came while these were read goes with them.
+                events = front.recv_batch_details(BURST, timeout_ms=0) or []
+            if predicts:
+                self._guarded(self._predict, [predict.call_id for predict in predicts], predicts)
 
-    def _on_events(self, events: Sequence[tuple[Any, ...]]) -> None:
-        predicts: list[_Predict] = []
+    def _read(self, events: Sequence[tuple[Any, ...]], predicts: list[_Predict]) -> None:
+        """Adds the Predict calls among what was received; everything else goes its own way at once."""
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
                 self._cancel(call_id)
@@ -112,21 +113,31 @@ class NativeServer:
                     predicts.append(_Predict(call_id, parse(pb.PredictRequest, payload)))
                 else:
                     self._loop.call_soon_threadsafe(self._start_task, call_id, method, payload)
-            except CallError as error:
-                self._fail(call_id, error)
-        if predicts:
-            self._predict(predicts)
+            except Exception as error:
+                self._fail(call_id, as_call_error(error))
+
+    def _guarded(self, run: Callable[..., None], call_ids: Sequence[int], *arguments: Any) -> None:
+        """Runs something for calls; what it raises is their answer, and never the end of this thread."""
+        try:
+            run(*arguments)
+        except Exception as error:
+            failure = as_call_error(error)
+            for call_id in call_ids:
+                self._fail(call_id, failure)
 
     def _predict(self, predicts: Sequence[_Predict]) -> None:
         together: list[_Predict] = []
         for predict in predicts:
             request = predict.request
             if request.history or request.options.dry_run or has_content(request.events):
+                self._submit(together)  # what came before it takes its turn before it
+                together = []
                 self._submit([predict])
             else:
                 together.append(predict)
         if together:
             self._submit(together)
+            self._wait_for_step()
 
     def _submit(self, predicts: Sequence[_Predict]) -> None:
         taken: list[_Predict] = []
@@ -150,7 +161,23 @@ class NativeServer:
             return
         for number, predict in enumerate(taken):
             self._open[predict.call_id] = submission, number
-        submission.future.add_done_callback(lambda _: self._answer(submission, taken))
+        call_ids = [predict.call_id for predict in taken]
+        submission.future.add_done_callback(lambda _: self._guarded(self._answer, call_ids, submission, call_ids))
+        self._last = submission.queued
+
+    def _wait_for_step(self) -> None:
+        """Reads no further until the burst went through its step, and was answered if that is possible at once.
+
+        What arrives meanwhile gathers in the front and makes one burst: reading it call by call would only compete with
+        the step for the interpreter, and make small batches. A burst that waits for its turn is not waited for.
+        """
+        queued, self._last = self._last, None
+        if queued is not None:
+            stepped = threading.Lock()
+            stepped.acquire()
+            # Callbacks run in the order they were added, and the one that answers was there first.
+            queued.add_done_callback(lambda _: stepped.release())
+            stepped.acquire()
 
     def _refused(self, predicts: Sequence[_Predict], error: Exception) -> None:
         if len(predicts) == 1:
@@ -168,20 +195,18 @@ class NativeServer:
 
     # Answers, on the thread that made them --------------------------------------------------------------------------
 
-    def _answer(self, submission: Submission, predicts: Sequence[_Predict]) -> None:
+    def _answer(self, submission: Submission, call_ids: Sequence[int]) -> None:
+        for call_id in call_ids:
+            self._open.pop(call_id, None)
         if submission.future.cancelled():
             return
         error = submission.future.exception()
         if error is not None:
-            for predict in predicts:
-                self._open.pop(predict.call_id, None)
-                self._fail(predict.call_id, as_call_error(error))
-            return
+            raise error
         answer: Answer = submission.future.result()
         responses = self._encoder.predict_responses(answer, submission.queue_us, submission.store_us)
-        for predict, response in zip(predicts, responses, strict=True):
-            self._open.pop(predict.call_id, None)
-            self._front.respond(predict.call_id, response.SerializeToString())
+        for call_id, response in zip(call_ids, responses, strict=True):
+            self._front.respond(call_id, response)
 
     def _fail(self, call_id: int, error: CallError) -> None:
         self._front.fail(call_id, error.code.value[0], error.message, trailing_metadata=list(error.trailing_metadata()))

@@ -14,7 +14,7 @@ from nextact_server.features.content import Content, ContentEncoder
 from nextact_server.features.errors import ContentError
 from nextact_server.people import People, Person, key_of
 from nextact_server.pipeline import Pipeline, Submission
-from nextact_server.rpc.decode import PredictReader, event_columns, filter_of, parse
+from nextact_server.rpc.decode import PredictReader, as_of, event_columns, filter_of, parse
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.errors import CallError, invalid
 from nextact_server.rpc.history import entries, timestamp
@@ -70,7 +70,7 @@ class BehaviorService:
         submission = self._pipeline.submit(event_columns(events), (call,))
         answer = await self._settled(submission)
         responses = self._encoder.predict_responses(answer, submission.queue_us, submission.store_us)
-        return responses[0].SerializeToString()
+        return responses[0]
 
     async def embed(self, payload: bytes) -> bytes:
         """Texts and images to vectors."""
@@ -101,6 +101,8 @@ class BehaviorService:
         most = len(request.candidates) or limits.top_k
         if not 0 <= request.top_k <= max(most, limits.top_k):
             raise invalid("top_k", f"{request.top_k} is not in 0..{max(most, limits.top_k)} (max_top_k)")
+        if request.HasField("as_of"):
+            as_of(request.as_of, "as_of")  # no head that ranks depends on it yet
         work = RankWork(
             user_key=key_of(request.user_id, request.anonymous_id),
             candidates=tuple(request.candidates),
@@ -146,10 +148,10 @@ class BehaviorService:
         """A page of the catalogue."""
         request = parse(pb.ListItemsRequest, payload)
         size = page_size(request.page_size, self._limits.page_size)
-        records = self._catalogue.page(name_of(request.page_token), size)
-        response = pb.ListItemsResponse(items=[_item(record, with_image=False) for record in records])
-        if len(records) == size:
-            response.next_page_token = token_of(records[-1].item_id)
+        records = self._catalogue.page(name_of(request.page_token), size + 1)  # one more says if this is the last page
+        response = pb.ListItemsResponse(items=[_item(record, with_image=False) for record in records[:size]])
+        if len(records) > size:
+            response.next_page_token = token_of(records[size - 1].item_id)
         return response.SerializeToString()
 
     async def get_user(self, payload: bytes) -> bytes:

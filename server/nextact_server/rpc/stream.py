@@ -79,11 +79,13 @@ class StreamService:
         except Exception as error:
             raise as_call_error(error) from error
         response = self._encoder.stream_response(message.number, answer, columnar=message.columnar)
-        await context.write(response.SerializeToString())
+        await context.write(response)
 
     async def _read(self, context: StreamContext, stream: "_Stream") -> None:
         """Reads and submits until the client is done, something is wrong, or the server drains."""
         expected: int | None = None
+        # A message follows on all before it: none is applied once one of them may have been lost.
+        epoch = self._pipeline.epoch()
         try:
             while True:
                 payload = await self._next(context)
@@ -96,7 +98,7 @@ class StreamService:
                     raise invalid("number", f"is {request.number}; {wanted} is expected")
                 expected = request.number + 1
                 await stream.acquire(len(payload))
-                submission = await self._submit(request)
+                submission = await self._submit(request, epoch)
                 stream.put(
                     _Message(request.number, len(payload), submission, request.WhichOneof("batch") == "arrow_ipc")
                 )
@@ -122,13 +124,13 @@ class StreamService:
         payload = reading.result()
         return None if payload is END else payload
 
-    async def _submit(self, request: pb.StreamEventsRequest) -> Submission:
+    async def _submit(self, request: pb.StreamEventsRequest, epoch: int) -> Submission:
         batch = self._batch(request)
         options = options_of(request.options, STREAM_PER.get(request.predictions, Per.NOTHING), self._limits)
         call = Call(start=0, stop=batch.size, options=options)
         while True:
             try:
-                return self._pipeline.submit(batch, (call,))
+                return self._pipeline.submit(batch, (call,), epoch)
             except QueueFull:
                 # A stream waits for room instead of being refused: it simply reads no further meanwhile.
                 await asyncio.wrap_future(self._pipeline.room(batch.size))

@@ -3,12 +3,15 @@
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
 
+import itertools
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
 VARINT, FIXED64, LENGTH, GROUP_START, GROUP_END, FIXED32 = range(6)
 MAX_DEPTH = 100
+MAX_FIELDS = 100_000
+"""Fields looked at before giving up: the search costs a microsecond or two each, and must not hold up other calls."""
 
 
 class _BrokenError(Exception):
@@ -18,17 +21,19 @@ class _BrokenError(Exception):
 def broken_field(kind: Any, payload: bytes) -> tuple[str, str]:
     """Path of the first broken field, '' if it cannot be told, and what is wrong with it."""
     try:
-        return _find(kind, memoryview(payload), "", 0) or ("", "cannot be parsed")
+        return _find(kind, memoryview(payload), "", 0, itertools.count(1)) or ("", "cannot be parsed")
     except _BrokenError as error:
         return "", str(error)
 
 
-def _find(kind: Any, data: memoryview, path: str, depth: int) -> tuple[str, str] | None:
+def _find(kind: Any, data: memoryview, path: str, depth: int, count: "itertools.count[int]") -> tuple[str, str] | None:
     if depth > MAX_DEPTH:
         return path, f"is nested more than {MAX_DEPTH} deep"
     at = 0
     seen: dict[int, int] = {}
     while at < len(data):
+        if next(count) > MAX_FIELDS:
+            raise _BrokenError("cannot be parsed")
         tag, at = _varint(data, at)
         field = kind.fields_by_number.get(tag >> 3)
         name = _name(path, field, seen) if field is not None else path
@@ -38,20 +43,22 @@ def _find(kind: Any, data: memoryview, path: str, depth: int) -> tuple[str, str]
             return name, str(error)
         if field is None or value is None:
             continue
-        found = _broken_value(field, value, name, depth)
+        found = _broken_value(field, value, name, depth, count)
         if found is not None:
             return found
     return None
 
 
-def _broken_value(field: FieldDescriptor, value: memoryview, name: str, depth: int) -> tuple[str, str] | None:
+def _broken_value(
+    field: FieldDescriptor, value: memoryview, name: str, depth: int, count: "itertools.count[int]"
+) -> tuple[str, str] | None:
     if field.type == FieldDescriptor.TYPE_STRING:
         try:
             str(value, "utf-8")
         except UnicodeDecodeError as error:
             return name, f"is not valid UTF-8: {error.reason} at byte {error.start}"
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
-        return _find(field.message_type, value, name, depth + 1)
+        return _find(field.message_type, value, name, depth + 1, count)
     return None
 
 

@@ -49,7 +49,7 @@ class UserStates:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """Users who left the arena, with what they left."""
+    """Users who may leave the arena, int64[e] ordinals, with their states."""
 
     users: NDArray[np.int64]
     states: UserStates
@@ -89,10 +89,11 @@ class StateArena:
         return rows
 
     def room_for(self, newcomers: int, durable_group: int) -> Evicted | None:
-        """Frees rows until `newcomers` fit; None where they fit already.
+        """The least recently used users who must leave so that `newcomers` fit; None where they fit already.
 
-        Users used in this tick stay, and so do users whose last group is not durable yet, unless there is no other
-        way. Raises ValueError if `newcomers` exceed the capacity.
+        They are only chosen: once their states are kept, `drop` frees their rows, and `keep` holds back the others.
+        Users used in this tick are never chosen, nor are those whose last group is not durable yet. Raises ValueError
+        if too few are left to choose from.
         """
         if newcomers > self.capacity:
             raise ValueError(f"{newcomers} users in one step; the arena holds {self.capacity} (resident_users)")
@@ -108,9 +109,11 @@ class StateArena:
                 f"{newcomers} users need a row and only {self._free_count + len(candidates)} of {self.capacity} can be "
                 "freed (resident_users)"
             )
-        evicted = Evicted(users=self._user[candidates], states=self.gather(candidates))
-        self._release(candidates)
-        return evicted
+        return Evicted(users=self._user[candidates], states=self.gather(candidates))
+
+    def keep(self, users: NDArray[np.int64]) -> None:
+        """Counts resident users as used in this tick, so that they are not chosen to leave."""
+        self._last_used[self._row[users]] = self._tick
 
     def admit(self, users: NDArray[np.int64], states: UserStates) -> NDArray[np.int64]:
         """Gives each of the users, none of them resident, a row holding its state; returns the rows."""
@@ -140,7 +143,7 @@ class StateArena:
     def drop(self, users: NDArray[np.int64]) -> None:
         """Forgets the given users' states without saving them."""
         known = users[users < len(self._row)]
-        rows = self._row[known]
+        rows = np.unique(self._row[known])
         self._release(rows[rows != NOWHERE])
 
     def drop_after(self, durable_group: int) -> int:
@@ -160,6 +163,8 @@ class StateArena:
         index = torch.from_numpy(rows)
         for tensor in self._tensors.values():
             tensor[index] = 0.0  # nothing of a user outlives the row
+        self._events_seen[rows] = 0
+        self._last_time[rows] = NO_TIME
         self._row[self._user[rows]] = NOWHERE
         self._user[rows] = NOWHERE
         self._last_group[rows] = 0

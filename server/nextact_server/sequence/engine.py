@@ -138,18 +138,18 @@ class SequenceEngine:
         )
 
     def _inputs(self, rows: StepRows, timeline: Timeline) -> torch.Tensor:
-        vectors, vocab = self.index.vectors(item_rows(self.index, rows.item_key, rows.has_item))
+        items = self.index.inputs(item_rows(self.index, rows.item_key, rows.has_item))
         device = self.model.device
         time = torch.from_numpy(self._time_features(timeline.effective, timeline.gap)).to(device, non_blocking=True)
         action = torch.from_numpy(rows.action).to(device, non_blocking=True)
         if not len(rows.content_rows):
-            return self.model.inputs(vectors, vocab, action, time)
+            return self.model.event_inputs(items, action, time)
         content = torch.zeros(len(rows.lane), self.model.config.content_dim, device=device)
         has_content = torch.zeros(len(rows.lane), dtype=torch.bool, device=device)
         at = torch.from_numpy(rows.content_rows)
         content[at] = torch.from_numpy(rows.content).to(device)
         has_content[at] = True
-        return self.model.inputs(vectors, vocab, action, time, content, has_content)
+        return self.model.event_inputs(items, action, time, content, has_content)
 
     def _timeline(self, rows: StepRows, last_time: NDArray[np.int64]) -> Timeline:
         times = rows.event_time if rows.active.all() else np.where(rows.active, rows.event_time, NO_TIME)

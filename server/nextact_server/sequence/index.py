@@ -44,6 +44,7 @@ class ItemIndex:
         capacity = max(1024, 2 * (len(card.items) + FIRST_ITEM))
         dim = model.config.item_dim
         self._vectors = torch.zeros(capacity, dim, device=model.device)
+        self._inputs = torch.zeros(capacity, dim + model.config.kind_dim, device=model.device)
         self._bias = torch.full((capacity,), -torch.inf, device=model.device)
         self._vocab = np.full(capacity, UNKNOWN_ITEM, np.int64)
         self._attributes: dict[int, Mapping[str, str]] = {}
@@ -95,9 +96,9 @@ class ItemIndex:
             self._embed(np.array([row]), None)
             self._set_rankable(np.array([row]), np.zeros(1, np.bool_))
 
-    def vectors(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Item vectors float32[n, item_dim] and vocabulary indices int64[n] of the given rows."""
-        return self._vectors[torch.from_numpy(rows)], torch.from_numpy(self._vocab[rows]).to(self._model.device)
+    def inputs(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """What the given rows' items put into a step, float32[n, item_dim + kind_dim]."""
+        return self._inputs[torch.from_numpy(rows)]
 
     def scores(self, query: torch.Tensor, rows: NDArray[np.int64] | None) -> torch.Tensor:
         """Log scores float32[n, items] of the given rows, or of all; -inf where an item cannot be ranked."""
@@ -143,6 +144,7 @@ class ItemIndex:
             return
         wider = max(self._size, 2 * capacity)
         self._vectors = torch.cat([self._vectors, self._vectors.new_zeros(wider - capacity, self._vectors.shape[1])])
+        self._inputs = torch.cat([self._inputs, self._inputs.new_zeros(wider - capacity, self._inputs.shape[1])])
         self._bias = torch.cat([self._bias, self._bias.new_full((wider - capacity,), -torch.inf)])
         self._vocab = np.concatenate([self._vocab, np.full(wider - capacity, UNKNOWN_ITEM, np.int64)])
 
@@ -155,7 +157,9 @@ class ItemIndex:
         known = (torch.from_numpy(content[0]).to(device), torch.from_numpy(content[1]).to(device))
         index = torch.from_numpy(rows)
         with torch.inference_mode():
-            self._vectors[index] = self._model.item_vectors(vocab, *known)
+            vectors = self._model.item_vectors(vocab, *known)
+            self._vectors[index] = vectors
+            self._inputs[index] = self._model.item_inputs(vectors, vocab)
             self._bias[index] = self._model.item_bias(vocab, *known)
 
     def _set_rankable(self, rows: NDArray[np.int64], rankable: NDArray[np.bool_]) -> None:

@@ -89,6 +89,8 @@ class SequenceModel(nn.Module):
         self.to_query = nn.Linear(config.hidden_dim, config.item_dim)
         self.to_actions = nn.Linear(config.hidden_dim, len(config.actions))
         self.dropout = nn.Dropout(config.dropout)
+        self.nothing_said: Tensor
+        self.register_buffer("nothing_said", torch.zeros(1, config.event_content_dim), persistent=False)
         nn.init.normal_(self.item_embedding.weight, std=config.item_dim**-0.5)
         nn.init.normal_(self.item_content.weight, std=config.item_dim**-0.5)
         nn.init.zeros_(self.id_bias.weight)
@@ -147,13 +149,29 @@ class SequenceModel(nn.Module):
         float32[n, time_dim]; `event_content` float32[n, content_dim] of the event's own text or image, read where
         `has_event_content` bool[n]; both None where no event has any.
         """
+        item = self.item_inputs(item_vec, vocab_index)
+        return self.event_inputs(item, action, time, event_content, has_event_content)
+
+    def item_inputs(self, item_vec: Tensor, vocab_index: Tensor) -> Tensor:
+        """Return the item's part of `inputs`, float32[n, item_dim + kind_dim]; it does not depend on the event."""
         kind = F.embedding(vocab_index.clamp(max=FIRST_ITEM), self.kind_embedding.weight)
+        return torch.cat((item_vec, kind), dim=1)
+
+    def event_inputs(
+        self,
+        item_inputs: Tensor,
+        action: Tensor,
+        time: Tensor,
+        event_content: Tensor | None = None,
+        has_event_content: Tensor | None = None,
+    ) -> Tensor:
+        """Return `inputs` with the item's part, `item_inputs`, given; the rest as there."""
         done = F.embedding(action, self.action_embedding.weight)
         if event_content is None or has_event_content is None:
-            said = item_vec.new_zeros((item_vec.shape[0], self.config.event_content_dim))
+            said = self.nothing_said.expand(item_inputs.shape[0], -1)
         else:
             said = torch.where(has_event_content[:, None], self.event_content(event_content), 0.0)
-        return torch.cat((item_vec, kind, done, time, said), dim=1)
+        return torch.cat((item_inputs, done, time, said), dim=1)
 
     def scan(self, x: Tensor, lengths: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Apply each user's events in order; return every event's hidden vector and the users' new states.
@@ -171,7 +189,7 @@ class SequenceModel(nn.Module):
 
     def _step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         weights: tuple[Tensor, Tensor, Tensor, Tensor] = self.recurrent.all_weights[0]  # type: ignore[assignment]
-        x = self.dropout(x)
+        x = self._dropped(x)
         if self.config.cell == "gru":
             h = torch.gru_cell(x, state["h"], *weights)
             return h, {"h": h}
@@ -206,10 +224,12 @@ class SequenceModel(nn.Module):
 
     def query(self, hidden: Tensor) -> Tensor:
         """Return the user embedding, float32[n, item_dim]; an item's logit is query . item_vector + item_bias."""
-        query: Tensor = self.to_query(self.dropout(hidden))
-        return query
+        return F.linear(self._dropped(hidden), self.to_query.weight, self.to_query.bias)
 
     def action_logits(self, hidden: Tensor) -> Tensor:
         """Return float32[n, len(actions)], logits of the next event's action over the known actions."""
-        logits: Tensor = self.to_actions(self.dropout(hidden))
-        return logits
+        return F.linear(self._dropped(hidden), self.to_actions.weight, self.to_actions.bias)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        # Calling a module costs more than the step of one user; when serving there is nothing to drop.
+        return self.dropout(x) if self.training else x

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from nextact_server.sequence.engine import SequenceEngine, Stepped
 from nextact_server.sequence.heads import ItemRequest, action_scores, embeddings, next_items, wants_query
 from nextact_server.sequence.index import item_rows
 from nextact_server.sequence.merge import Merged
-from nextact_server.sequence.model import FIRST_ITEM
+from nextact_server.sequence.model import FIRST_ITEM, UNKNOWN_ITEM
 from nextact_server.storage.seam import Store
 
 WANT_ACTIONS, WANT_ITEMS = int(Want.ACTIONS), int(Want.ITEMS)
@@ -45,28 +46,42 @@ class SeenItems:
         self._engine = engine
         self._store = store
         self._max_users = max_users
-        self._rows: OrderedDict[int, tuple[NDArray[np.int64], int]] = OrderedDict()
+        self._rows: OrderedDict[int, tuple[NDArray[np.int64], int, int]] = OrderedDict()
+        self._erasing: dict[int, Future[None]] = {}
 
     def of(self, user: int) -> NDArray[np.int64]:
         """Rows int64[m] of a user's stored items, the reserved rows possibly among them."""
-        if user < 0:
+        if user < 0 or self._is_erasing(user):
             return np.zeros(0, np.int64)
-        rows, position = self._rows.pop(user, (np.zeros(0, np.int64), -1))
+        index = self._engine.index
+        rows, position, size = self._rows.pop(user, (np.zeros(0, np.int64), -1, 0))
+        if size != index.size and UNKNOWN_ITEM in rows[:1]:
+            rows, position = rows[:0], -1  # an item that was unknown may be in the index by now
         keys, position = self._store.seen_items(user, position)
         if len(keys):
-            rows = np.union1d(rows, self._engine.index.lookup(keys))
-        self._rows[user] = rows, position
+            rows = np.union1d(rows, index.lookup(keys))
+        self._rows[user] = rows, position, index.size
         if len(self._rows) > self._max_users:
             self._rows.popitem(last=False)
         return rows
 
-    def forget(self, users: Sequence[int] | None = None) -> None:
-        """Forgets the given users, or all."""
+    def forget(self, users: Sequence[int] | None = None, erased: "Future[None] | None" = None) -> None:
+        """Forgets the given users, or all. Until `erased` is done, what the store still holds does not count as seen."""
         if users is None:
             self._rows.clear()
-        else:
-            for user in users:
-                self._rows.pop(user, None)
+            return
+        for user in users:
+            self._rows.pop(user, None)
+            if erased is not None and not erased.done():
+                self._erasing[user] = erased
+
+    def _is_erasing(self, user: int) -> bool:
+        erased = self._erasing.get(user)
+        if erased is None:
+            return False
+        if erased.done():
+            del self._erasing[user]
+        return not erased.done()
 
 
 class Reader:

@@ -53,9 +53,8 @@ def step_rows(merged: Merged, rows: NDArray[np.int64], lane: NDArray[np.int64], 
     whole = len(rows) == len(merged)
     content_rows, content = merged.content_rows, merged.content
     if len(content_rows) and not whole:
-        at = np.searchsorted(rows, content_rows)
-        inside = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == content_rows)
-        content_rows, content = at[inside], content[inside]
+        inside = np.isin(content_rows, rows)
+        content_rows, content = np.searchsorted(rows, content_rows[inside]), content[inside]
     return StepRows(
         lane=lane,
         active=active,

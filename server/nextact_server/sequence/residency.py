@@ -36,16 +36,29 @@ class Residency:
             rows[absent] = self.arena.admit(newcomers, self._restore(newcomers))
         return rows
 
+    def restart(self, users: NDArray[np.int64], rows: NDArray[np.int64], group: int, durable_group: int) -> None:
+        """Takes the state from erased users, whose arena rows are `rows`.
+
+        While the erasure, commit group `group`, is on its way, the store still knows them: so long they stay here, as
+        new ones.
+        """
+        if group <= durable_group:
+            self.arena.drop(users)
+        else:
+            self.arena.scatter(rows, self._engine.initial(len(users)), group)
+
     def _make_room(self, newcomers: int, durable_group: int) -> None:
-        evicted = self.arena.room_for(newcomers, durable_group)
-        if evicted is not None:
-            self._store.save_states(
+        while (evicted := self.arena.room_for(newcomers, durable_group)) is not None:
+            kept = self._store.save_states(
                 evicted.users,
                 evicted.states.events_seen,
                 evicted.states.last_time,
                 {name: tensor.cpu().numpy() for name, tensor in evicted.states.tensors.items()},
                 model=self._model_key,
             )
+            # What the store does not take would be lost: such users stay, and others must go in their place.
+            self.arena.drop(evicted.users[kept])
+            self.arena.keep(evicted.users[~kept])
 
     def _restore(self, users: NDArray[np.int64]) -> UserStates:
         known = self._store.users(users)

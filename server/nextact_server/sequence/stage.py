@@ -21,21 +21,26 @@ from nextact_server.events.status import OPEN, Status
 from nextact_server.sequence.arena import UserStates
 from nextact_server.sequence.engine import SequenceEngine
 from nextact_server.sequence.heads import ItemRequest, admitted, embeddings, next_items, score_candidates
-from nextact_server.sequence.journal import Journal
+from nextact_server.sequence.journal import Journal, StoreUnavailable
 from nextact_server.sequence.merge import Merged, merge
 from nextact_server.sequence.outputs import STATELESS, Reader, Touched, split
 from nextact_server.sequence.records import Verdict, contents, event_rows, is_recorded, repeated, step_rows
 from nextact_server.sequence.residency import Residency
-from nextact_server.storage.seam import APPLIED_BIT, STATUS_MASK, Store
+from nextact_server.storage.seam import APPLIED_BIT, STATUS_MASK
 
 R = TypeVar("R")
 
 
 @dataclass(slots=True, eq=False)
 class EventWork:
-    """Calls to apply. A call whose number is put into `cancelled` before its step is left out."""
+    """Calls to apply. A call whose number is put into `cancelled` before its step is left out.
+
+    `epoch` is the journal's when they arrived: they may follow on events that a commit lost since then, so that after a
+    failure they are not applied either. None: they follow on nothing.
+    """
 
     arrival: Arrival
+    epoch: int | None = None
     cancelled: set[int] = field(default_factory=set)
 
     @property
@@ -98,7 +103,6 @@ class SequenceStage:
         engine: SequenceEngine,
         residency: Residency,
         directory: UserDirectory,
-        store: Store,
         journal: Journal,
         reader: Reader,
         observer: EventObserver,
@@ -106,7 +110,6 @@ class SequenceStage:
         self._engine = engine
         self._residency = residency
         self._directory = directory
-        self._store = store
         self._journal = journal
         self._reader = reader
         self._observer = observer
@@ -118,12 +121,19 @@ class SequenceStage:
         """
         self._journal.settle()
         results: list[Any] = []
-        for is_events, group in groupby(works, key=lambda work: isinstance(work, EventWork)):
-            if is_events:
+        # Calls that change nothing get a turn of their own, so that they see what came before them and nothing after.
+        for (is_events, _, is_stale), group in groupby(works, key=self._kind):
+            if is_stale:
+                results.extend(StoreUnavailable("an earlier commit failed; send the events again") for _ in group)
+            elif is_events:
                 results.extend(self._isolated([work for work in group if isinstance(work, EventWork)]))
             else:
                 results.extend(_guarded(self._answer, work) for work in group)
         return results
+
+    def _kind(self, work: Work) -> tuple[bool, bool, bool]:
+        is_stale = isinstance(work, EventWork) and work.epoch not in (None, self._journal.epoch)
+        return isinstance(work, EventWork), _is_private(work), is_stale
 
     # Events ---------------------------------------------------------------------------------------------------------
 
@@ -140,15 +150,10 @@ class SequenceStage:
 
     def _apply(self, works: Sequence[EventWork]) -> list[Answer | Exception]:
         started = time.perf_counter()
-        kept = [work for work in works if not work.is_private]
-        answers: dict[int, Answer | Exception] = {}
-        if kept:
-            merged = merge([work.arrival for work in kept], [work.alive() for work in kept])
-            answers.update(zip(map(id, kept), self._keep(merged, started), strict=True))
-        for work in works:
-            if work.is_private:
-                answers[id(work)] = _guarded(self._suppose, work.arrival, time.perf_counter())
-        return [answers[id(work)] for work in works]
+        if works[0].is_private:
+            return [_guarded(self._suppose, work.arrival, time.perf_counter()) for work in works]
+        merged = merge([work.arrival for work in works], [work.alive() for work in works])
+        return list(self._keep(merged, started))
 
     def _keep(self, merged: Merged, started: float) -> list[Answer]:
         """Applies events and records them, all in one group."""
@@ -217,9 +222,9 @@ class SequenceStage:
             for row, fault in arrival.faults.items():
                 status[offset + row] = fault.status
         if remembered:
-            status[self._store.suppressed(merged.user_key) & merged.identified] = Status.SUPPRESSED
+            status[self._journal.suppressed(merged.user_key) & merged.identified] = Status.SUPPRESSED
             rows = np.flatnonzero(status == OPEN)
-            earlier = self._journal.message_status(merged.message_key[rows])
+            earlier = self._journal.message_status(merged.message_key[rows], merged.user_key[rows])
             known = earlier != 0
             status[rows[known]] = Status.DUPLICATE
             original[rows[known]] = earlier[known] & STATUS_MASK
@@ -279,6 +284,10 @@ class SequenceStage:
             rows, scores = ranked[0], ranked_scores[0]
         kept = rows >= 0
         return Ranked(rows[kept], scores[kept], int(states.events_seen[0]), self._journal.last)
+
+
+def _is_private(work: Work) -> bool:
+    return isinstance(work, EventWork) and work.is_private
 
 
 def _nothing() -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -11,6 +11,7 @@ from torch import nn
 from nextact_server.inference.cores import CoreBudget
 from nextact_server.inference.ir_cache import IrCache
 from nextact_server.inference.openvino_runtime import OpenVinoRuntime, load_openvino
+from nextact_server.inference.runtime import LinearHead
 
 
 class Net(nn.Module):
@@ -115,3 +116,13 @@ def test_threads_may_share_a_model(runtime: OpenVinoRuntime) -> None:
     for result, wanted in zip(results, expected, strict=True):
         assert result is not None
         assert np.abs(result - wanted).max() <= 1e-6
+
+
+def test_a_head_is_the_linear_layer_at_length_one_behind_the_same_conversion(
+    runtime: OpenVinoRuntime, cache: IrCache
+) -> None:
+    rng = np.random.default_rng(0)
+    head = LinearHead(rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=5).astype(np.float32))
+    headed = load_openvino("net", "k", never, cache, threads=1, head=head)
+    plain = runtime.run(pixels(4)) @ head.weight.T + head.bias
+    assert np.abs(headed.run(pixels(4)) - plain / np.linalg.norm(plain, axis=1, keepdims=True)).max() <= 1e-5

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nextact_server.inference.runtime import LinearHead
 from nextact_server.inference.torch_runtime import TorchRuntime
 
 DEVICES = [
@@ -91,3 +92,13 @@ def test_half_precision_is_refused_on_the_cpu() -> None:
 def test_buckets_must_rise(buckets: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="buckets must rise"):
         TorchRuntime(nn.Identity(), device="cpu", buckets=buckets)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_head_is_the_linear_layer_at_length_one(device: str) -> None:
+    rng = np.random.default_rng(0)
+    head = LinearHead(rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=5).astype(np.float32))
+    rows = rng.normal(size=(3, 8)).astype(np.float32)
+    plain = rows @ head.weight.T + head.bias
+    result = TorchRuntime(nn.Identity(), device=device, head=head, length_step=8).run(rows)
+    assert np.abs(result - plain / np.linalg.norm(plain, axis=1, keepdims=True)).max() <= 1e-5

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from nextact_server.sequence.card import DataSource, ModelCard, ModelCardError, load_card, save_card
 from nextact_server.sequence.checkpoint import WEIGHTS_FILE, CheckpointError, load_model, save_model, state_bytes
 from nextact_server.sequence.model import SequenceConfig, SequenceModel
-from safetensors.torch import load_file, save_file
 
 
 def small_model() -> SequenceModel:

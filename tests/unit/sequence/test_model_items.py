@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from nextact_server.sequence.model import FIRST_ITEM, NO_ITEM, PADDING_ITEM, UNKNOWN_ITEM, SequenceConfig, SequenceModel
 
 ACTIONS = ("view", "buy", "leave_a_note")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nextact_server.sequence.model import SequenceConfig, SequenceModel
 
 Cell = Literal["gru", "lstm"]
