@@ -14,7 +14,13 @@ STUBS = [f"nextact/v1/behavior_pb2{suffix}" for suffix in (".py", ".pyi", "_grpc
 
 def generate(target: Path) -> None:
     """Writes the stubs under `target`; raises SystemExit where protoc refuses the contract."""
-    arguments = [f"-I{PROTOS}", f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}", CONTRACT]
+    arguments = [
+        f"-I{PROTOS}",
+        f"--python_out={target}",
+        f"--pyi_out={target}",
+        f"--grpc_python_out={target}",
+        CONTRACT,
+    ]
     if protoc.main(["protoc", f"-I{Path(protoc.__file__).parent / '_proto'}", *arguments]) != 0:
         raise SystemExit(f"protoc refused {CONTRACT}")
 

@@ -1,24 +1,19 @@
 """What all tests may share: a tiny model repository, the shipped encoders, and real servers over both transports."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gated_content import Gate, gated_encoder
+from support.serving import ROOT, SHIPPED_MODELS, TRANSPORTS, LoopThread, Serving, StartServer, serving, settings_for
+from support.tiny_model import write_repository
+
 from nextact_server.features.content import ContentEncoder, ContentLimits, load_content_encoder
 from nextact_server.storage.faulty import FaultyStore
 from nextact_server.storage.memory import MemoryStore
 from nextact_server.storage.seam import Store
-
-from support.gated_content import Gate, gated_encoder
-from support.serving import TRANSPORTS, LoopThread, Serving, serving, settings_for
-from support.tiny_model import write_repository
-
-ROOT = Path(__file__).resolve().parents[1]
-
-StartServer = Callable[..., Serving]
-"""(store=None, content=None, **settings) -> a server for the length of the test."""
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +24,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("models"), ROOT / "model_repository")
+    return write_repository(tmp_path_factory.mktemp("models"), SHIPPED_MODELS)
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +37,9 @@ def loop() -> Iterator[LoopThread]:
 @pytest.fixture(scope="session")
 def real_content(data_dir: Path) -> Iterator[ContentEncoder]:
     """The shipped encoders, loaded once."""
-    shipped = ROOT / "model_repository"
     encoder = load_content_encoder(
-        shipped / "image_encoder" / "1",
-        shipped / "text_encoder" / "1",
+        SHIPPED_MODELS / "image_encoder" / "1",
+        SHIPPED_MODELS / "text_encoder" / "1",
         data_dir / "converted",
         threads=2,
         limits=ContentLimits(),

@@ -1,6 +1,7 @@
 """The composition root: the only place that knows every room, and wires them."""
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
@@ -20,7 +21,7 @@ from nextact_server.events.status import Status
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import (
     IMAGE_BATCHES,
-    TEXT_BATCHES,
+    AdmissionLimits,
     BatchOptions,
     ContentEncoder,
     ContentLimits,
@@ -57,6 +58,9 @@ from nextact_server.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+MAX_TOKENS = 256
+"""Word pieces of a text that the text encoder reads, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
@@ -81,6 +85,7 @@ class App:
     async def start(self) -> Addresses:
         """Loads the models, serves, and returns the addresses. Raises what a broken model or a taken port raises."""
         settings = self._settings
+        _check_tls(settings)
         self._loop = asyncio.get_running_loop()
         torch.set_num_threads(settings.torch_threads)
         self.admission = Admission(settings.max_message_bytes)
@@ -108,12 +113,19 @@ class App:
         else:
             port = self._bind(fallback)
             await fallback.start()
-        server, _ = start_http_server(
-            settings.metrics_port, addr=_metrics_host(settings), registry=self.metrics.registry
-        )
+        try:
+            server, _ = start_http_server(
+                settings.metrics_port, addr=_metrics_host(settings), registry=self.metrics.registry
+            )
+        except OSError as error:
+            where = f"{_metrics_host(settings)}:{settings.metrics_port}"
+            raise OSError(error.errno, f"{error.strerror}: {where} (metrics_port)") from error
         self._metrics_server = server
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        # What the models and libraries are made of lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
         address = settings.host if settings.host.startswith("unix:") else f"{settings.host}:{port}"
         return Addresses(grpc=address, metrics=f"{_metrics_host(settings)}:{server.server_port}")
 
@@ -121,14 +133,14 @@ class App:
         """Drains: refuses new calls, answers those in flight within drain_seconds, then frees everything."""
         self.admission.drain()
         await self._health.enter_graceful_shutdown()
-        grace = self._settings.drain_seconds
-        if self._native is not None:
-            await self._native.stop(grace)
+        grace, began = self._settings.drain_seconds, self._loop.time()
+        # Streams come through the native front: it goes last, and answers its own calls meanwhile.
         await self._grpcio.stop(grace)
         if self._native is not None:
+            await self._native.stop(max(0.0, began + grace - self._loop.time()))
             shutil.rmtree(self._socket_dir, ignore_errors=True)
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        # Both wait for threads, and whoever else uses this loop must not.
+        await self._loop.run_in_executor(None, self._close_metrics)
         await self._loop.run_in_executor(None, self._close_rooms)
 
     def _build_rooms(self) -> tuple[BehaviorService, StreamService, Pipeline, Encoder, Limits]:
@@ -203,6 +215,8 @@ class App:
         limits = ContentLimits(
             max_text_bytes=settings.max_text_bytes,
             image=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+            images=AdmissionLimits(items=settings.encoder_queue),
+            texts=AdmissionLimits(items=settings.encoder_queue),
             cache_bytes=settings.content_cache_bytes,
         )
         image, text = repository.get(settings.image_model), repository.get(settings.text_model)
@@ -210,10 +224,14 @@ class App:
             image.version_dir(),
             text.version_dir(),
             settings.data_dir / "converted",
-            threads=settings.encoder_threads or max(1, (os.cpu_count() or 1) - 1),
+            threads=settings.encoder_threads or len(os.sched_getaffinity(0)),
             limits=limits,
-            image_batches=_batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
-            text_batches=_batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
+            image_batches=_batches(
+                image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, settings.encoder_queue
+            ),
+            text_batches=_batches(
+                text, int(parameter(text.config, "max_batch_tokens", "1024")), settings.encoder_queue * MAX_TOKENS
+            ),
             batch_observer=self.metrics,
             cache_observer=self.metrics,
         )
@@ -251,10 +269,14 @@ class App:
     def _bind(self, server: grpc.aio.Server) -> int:
         settings = self._settings
         target = _target(settings)
-        if settings.tls_cert is None or settings.tls_key is None:
+        if settings.tls_cert is None or settings.tls_key is None:  # both, as _check_tls knows
             return int(server.add_insecure_port(target))
         pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
         return int(server.add_secure_port(target, grpc.ssl_server_credentials([pair])))
+
+    def _close_metrics(self) -> None:
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()
 
     def _close_rooms(self) -> None:
         for room in self._closing:
@@ -284,11 +306,11 @@ def device_kind(config: Any) -> InstanceKind:
     raise ValueError(f"{config.name}: instance_group.kind is {kind}; {', '.join(offered)} are offered")
 
 
-def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> BatchOptions:
+def _batches(entry: ModelEntry, max_batch: int, max_queue: int) -> BatchOptions:
     return BatchOptions(
         entry.name,
         max_batch=max_batch,
-        max_queue=max(defaults.max_queue, max_batch),
+        max_queue=max(max_queue, max_batch),  # what is admitted must find room
         max_queue_delay_s=max_queue_delay_s(entry.config),
         kind=device_kind(entry.config),
         half=parameter(entry.config, "half_precision", "false") == "true",
@@ -297,6 +319,14 @@ def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> Batch
 
 def _target(settings: Settings) -> str:
     return settings.host if settings.host.startswith("unix:") else f"{settings.host}:{settings.grpc_port}"
+
+
+def _check_tls(settings: Settings) -> None:
+    """Refuses settings that ask for TLS and would not get it: plaintext must never come as a surprise."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ValueError("tls_cert and tls_key are needed both, and only one is set")
+    if settings.tls_cert is not None and settings.grpc_server != "grpcio":
+        raise ValueError(f"tls_cert needs grpc_server=grpcio; it is {settings.grpc_server!r}, which has no TLS")
 
 
 def _metrics_host(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import Content, ContentEncoder, Encoding
 from nextact_server.features.errors import ContentError
+from nextact_server.inference.together import all_done
 from nextact_server.pipeline import Pipeline
 from nextact_server.sequence.index import IndexItem, ItemIndex
 from nextact_server.sequence.journal import Journal, when_durable
@@ -66,7 +67,7 @@ class Catalogue:
         shown = [at for at, item in enumerate(items) if at not in refused and (item.text or item.image)]
         encoding = self._encoder.encode_hashed([_content(items[at]) for at in shown])
         vectors: dict[int, tuple[bytes | None, NDArray[np.float32]]] = {}
-        for at, outcome in zip(shown, await _all_done(encoding), strict=True):
+        for at, outcome in zip(shown, await _vectors(encoding), strict=True):
             if isinstance(outcome, ContentError):
                 refused[at] = f"{outcome.field}: {outcome.reason}"
             elif isinstance(outcome, BaseException):
@@ -150,16 +151,11 @@ def _content(item: NewItem) -> Content:
     return Content(text=item.text or None, image=item.image or None)
 
 
-async def _all_done(
+async def _vectors(
     encoding: Sequence[Encoding],
 ) -> list[tuple[bytes | None, NDArray[np.float32]] | BaseException]:
-    outcomes = await asyncio.gather(
-        *(asyncio.wrap_future(content.vector) for content in encoding), return_exceptions=True
-    )
-    return [
-        outcome if isinstance(outcome, BaseException) else (content.key, outcome)
-        for content, outcome in zip(encoding, outcomes, strict=True)
-    ]
+    await all_done([content.vector for content in encoding])
+    return [content.vector.exception() or (content.key, content.vector.result()) for content in encoding]
 
 
 def _record(item: NewItem, content_hash: bytes | None, vector: NDArray[np.float32] | None) -> ItemRecord:

@@ -21,6 +21,7 @@ from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import Content, ContentEncoder, Encoding
 from nextact_server.features.errors import ContentError
 from nextact_server.inference.batcher import Batcher, BatchError, QueueFull
+from nextact_server.inference.together import when_all_done
 from nextact_server.sequence.journal import StoreUnavailable
 from nextact_server.sequence.stage import EventWork, RankWork, Task, Work
 
@@ -124,7 +125,7 @@ class Pipeline:
         submission = Submission(EventWork(arrival, epoch), cost=max(1, batch.size))
         self._take_turn(submission, arrival, ready=ready)
         if not ready:
-            _when_all_done([content.vector for content in encoding], lambda: self._encoded(submission, rows, encoding))
+            when_all_done([content.vector for content in encoding], lambda: self._encoded(submission, rows, encoding))
         return submission
 
     def rank(self, work: RankWork) -> Submission:
@@ -304,23 +305,6 @@ def _contents(arrival: Arrival) -> list[tuple[int, Content]]:
 def _events_by_user(arrival: Arrival) -> dict[bytes, int]:
     keys, counts = np.unique(arrival.user_key[arrival.identified], axis=0, return_counts=True)
     return {key.tobytes(): count for key, count in zip(keys, counts.tolist(), strict=True)}
-
-
-def _when_all_done(futures: Sequence["Future[Any]"], then: Callable[[], None]) -> None:
-    """Calls `then` once, on the thread that completes the last of the futures."""
-    left = len(futures)
-    lock = threading.Lock()
-
-    def one_done(_: "Future[Any]") -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = not left
-        if last:
-            then()
-
-    for future in futures:
-        future.add_done_callback(one_done)
 
 
 def _watch(submissions: Sequence[Submission]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     reflection: bool = Field(True, description="Offer gRPC server reflection.")
 
     torch_threads: int = Field(1, ge=1, description="Threads of the sequence model.")
-    encoder_threads: int = Field(0, ge=0, description="Threads of the encoders. 0: the cores but one, at least one.")
+    encoder_threads: int = Field(0, ge=0, description="Threads of the encoders and of decoding together. 0: all cores.")
     image_model: str = Field("image_encoder", description="Repository name of the image encoder.")
     text_model: str = Field("text_encoder", description="Repository name of the text encoder.")
     sequence_model: str = Field("next_action", description="Repository name of the next-action model.")
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     batch_events: int = Field(4096, ge=1, description="Most events in one step of the sequence model.")
     queue_events: int = Field(65_536, ge=1, description="Most events waiting for the sequence model.")
     user_queue_events: int = Field(10_000, ge=1, description="Most events of one user waiting; more are OVERLOADED.")
+    encoder_queue: int = Field(
+        40_000, ge=1, description="Most texts, and most images, waiting to be encoded; 256 MiB of each at most."
+    )
     index_items: int = Field(2_000_000, ge=1, description="Most items that can be ranked.")
 
     max_predict_events: int = Field(1000, ge=1, description="Most events in one Predict, history counted apart.")
@@ -71,3 +74,13 @@ class Settings(BaseSettings):
     dedup_ids_per_user: int = Field(10_000, ge=0, description="How many ids per user are remembered, at least.")
     stream_window_messages: int = Field(16, ge=1, description="Unacknowledged messages a stream may have.")
     stream_window_bytes: int = Field(64 * MIB, ge=1, description="Unacknowledged bytes a stream may have.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
+        most = max(self.max_stream_events, self.max_predict_events)
+        if self.resident_users < most:
+            raise ValueError(
+                f"resident_users is {self.resident_users}; one message may name {most} users (max_stream_events, "
+                "max_predict_events), and all of them must be resident at once"
+            )
+        return self

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from conftest import StartServer
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message, story
 from support.gated_content import Gate
 from support.open_stream import OpenStream
 from support.refusals import refusal_of, refused
-from support.serving import PATIENCE, Serving
+from support.serving import PATIENCE, Serving, StartServer
+
+from nextact.v1 import behavior_pb2 as pb
 
 ACCEPTED, OVERLOADED = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_OVERLOADED
 
@@ -131,7 +131,9 @@ def test_the_window_counts_bytes_and_one_larger_message_goes_alone(start_server:
     gate.close()
     stream = OpenStream(server.channel)
     sizes = (1000, 1000, 4000, 100)
-    stream.send(*(rows_message(1 + at, [event(new_name(), text="x" * size + str(at))]) for at, size in enumerate(sizes)))
+    stream.send(
+        *(rows_message(1 + at, [event(new_name(), text="x" * size + str(at))]) for at, size in enumerate(sizes))
+    )
     gate.await_waiting(2)
     all_read(server)
     assert gate.waiting == 2

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import START_US, event, ipc, new_name, predict, record_batch, story
-from support.open_stream import OpenStream
+from support.open_stream import OpenStream, outcome
 from support.refusals import refusal_of
 from support.serving import Serving
+
+from nextact.v1 import behavior_pb2 as pb
 
 
 def columns_of(user: str, count: int = 3) -> dict[str, Any]:
@@ -31,9 +32,7 @@ def having(user: str, **changes: Any) -> pa.RecordBatch:
 
 def twice(user: str) -> pa.RecordBatch:
     columns = columns_of(user)
-    return pa.RecordBatch.from_arrays(
-        [*columns.values(), columns["action"]], names=[*columns, "action"]
-    )
+    return pa.RecordBatch.from_arrays([*columns.values(), columns["action"]], names=[*columns, "action"])
 
 
 TIMES = [START_US, START_US + 1, START_US + 2]
@@ -142,10 +141,7 @@ def test_damaged_batches_never_break_the_server(server: Serving) -> None:
         at = dice.integers(0, len(whole), 3)
         damaged[at] = dice.integers(0, 256, 3)
         stream = OpenStream(server.channel).send(pb.StreamEventsRequest(number=1, arrow_ipc=damaged.tobytes())).done()
-        try:
-            list(stream.call)
-        except Exception as error:
-            assert refusal_of(error).code.name == "INVALID_ARGUMENT", error
+        assert outcome(stream) in ("OK", "INVALID_ARGUMENT")
     assert server.stub.Predict(predict([event(user)])).results[0].status == pb.EVENT_STATUS_ACCEPTED
 
 

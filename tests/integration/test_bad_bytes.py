@@ -9,12 +9,14 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import event, new_name, predict
 from support.open_stream import OpenStream
+from support.open_stream import outcome as stream_outcome
 from support.pictures import bomb, picture, truncated
 from support.refusals import refusal_of, refused
 from support.serving import Serving
+
+from nextact.v1 import behavior_pb2 as pb
 
 METHODS = {
     "Predict": pb.PredictRequest,
@@ -118,10 +120,7 @@ def test_damaged_messages_never_break_a_method(server: Serving, method: str) -> 
 @given(payload=st.binary(max_size=200), prefix=st.sampled_from([b"", b"\x08\x01", b"\x08\x01\x1a"]))
 def test_random_bytes_never_break_a_stream(server: Serving, payload: bytes, prefix: bytes) -> None:
     stream = OpenStream(server.channel).send(prefix + payload).done()
-    try:
-        list(stream.call)
-    except grpc.RpcError as error:
-        assert error.code().name == "INVALID_ARGUMENT"  # type: ignore[attr-defined]
+    assert stream_outcome(stream) in ("OK", "INVALID_ARGUMENT")
 
 
 def test_an_unknown_method_is_unimplemented(server: Serving) -> None:

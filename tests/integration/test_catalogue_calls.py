@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import event, new_name, predict
 from support.pictures import bomb, picture, truncated
 from support.refusals import refused
 from support.serving import Serving
 from support.tiny_model import ITEMS
+
+from nextact.v1 import behavior_pb2 as pb
 
 CREATED, UPDATED, INVALID = pb.ITEM_STATUS_CREATED, pb.ITEM_STATUS_UPDATED, pb.ITEM_STATUS_INVALID
 

@@ -6,14 +6,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import StartServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from nextact.v1 import behavior_pb2 as pb
-from nextact_server.storage.faulty import FaultyStore
 from support.event_makers import arrow_message, event, new_name, predict, rows_message, story
 from support.open_stream import OpenStream
 from support.refusals import refusal_of, refused
-from support.serving import PATIENCE, Serving
+from support.serving import PATIENCE, Serving, StartServer
+
+from nextact.v1 import behavior_pb2 as pb
+from nextact_server.storage.faulty import FaultyStore
 
 ACCEPTED, DUPLICATE = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_DUPLICATE
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -201,7 +201,7 @@ def test_a_failed_commit_ends_the_stream_and_sending_again_gives_each_event_once
 
 def test_the_sdk_sends_again_by_itself_and_every_event_counts_once(server: Serving, faulty: FaultyStore) -> None:
     user = new_name()
-    batches = [[one for one in story(user, 2, start=2 * at)] for at in range(6)]
+    batches = [story(user, 2, start=2 * at) for at in range(6)]
     sent = [
         [
             {
@@ -340,7 +340,7 @@ def test_an_erasure_that_fails_leaves_the_user_whole(server: Serving, faulty: Fa
 def test_a_full_arena_keeps_what_is_not_durable_and_every_state_is_right(
     start_server: StartServer, faulty: FaultyStore
 ) -> None:
-    server = start_server(faulty, resident_users=4)
+    server = start_server(faulty, resident_users=6, max_predict_events=6, max_stream_events=6)
     users = [new_name() for _ in range(12)]
     for at in range(3):
         for user in users:

@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from conftest import StartServer
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import SECOND, START_US, event, new_name, predict, stamp
-from support.serving import Serving
+from support.serving import Serving, StartServer
+
+from nextact.v1 import behavior_pb2 as pb
 
 ACCEPTED, INVALID, LATE = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_INVALID, pb.EVENT_STATUS_LATE
 
@@ -88,7 +88,15 @@ def test_the_far_past_is_valid(server: Serving, seconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "nanos"),
-    [(2**62, 0), (-(2**62), 0), (2**63 - 1, 999_999_999), (-(2**63), 0), (0, -1), (0, 1_000_000_000), (-62_135_596_801, 0)],
+    [
+        (2**62, 0),
+        (-(2**62), 0),
+        (2**63 - 1, 999_999_999),
+        (-(2**63), 0),
+        (0, -1),
+        (0, 1_000_000_000),
+        (-62_135_596_801, 0),
+    ],
 )
 def test_what_is_no_time_is_invalid_and_its_neighbour_is_not(server: Serving, seconds: int, nanos: int) -> None:
     user = new_name()

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message, story
 from support.open_stream import OpenStream
 from support.serving import Serving
+
+from nextact.v1 import behavior_pb2 as pb
 
 ACCEPTED, DUPLICATE, LATE = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_DUPLICATE, pb.EVENT_STATUS_LATE
 both_forms = pytest.mark.parametrize("message", [rows_message, arrow_message], ids=["rows", "arrow"])
@@ -86,7 +87,9 @@ def test_the_first_copy_counts_whatever_the_second_says(server: Serving) -> None
 
 def test_the_id_of_an_invalid_event_can_be_used_again(server: Serving) -> None:
     user = new_name()
-    assert statuses(server.stub.Predict(predict([event(user, action="", message_id="m")])))[0] == pb.EVENT_STATUS_INVALID
+    assert (
+        statuses(server.stub.Predict(predict([event(user, action="", message_id="m")])))[0] == pb.EVENT_STATUS_INVALID
+    )
     broken = event(user, 0, image=b"no image at all", message_id="m")
     assert statuses(server.stub.Predict(predict([broken])))[0] == pb.EVENT_STATUS_INVALID
     both = predict([event(user, action="", message_id="m"), event(user, message_id="m")])
@@ -103,14 +106,13 @@ def test_a_stream_sent_again_is_acknowledged_as_duplicates(server: Serving, mess
 
 
 def anonymous_events(user: str) -> list[pb.Event]:
-    """Events without message ids: two are equal, one differs in its properties only."""
-    events = [
+    """Events without message ids: two are equal, one differs in its text only."""
+    return [
         event(user, 0, item_id="item-01", message_id=""),
         event(user, 0, item_id="item-01", message_id=""),
         event(user, 0, item_id="item-01", message_id="", text="grüße"),
         event(user, 1, anonymous_id="cookie", session_id="s", message_id=""),
     ]
-    return events
 
 
 def derived(server: Serving, events: list[pb.Event]) -> list[str]:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import StartServer
 from google.protobuf.struct_pb2 import Struct
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message
 from support.open_stream import OpenStream
 from support.pictures import bomb, flat, picture
 from support.refusals import refusal_of, refused
-from support.serving import Serving
+from support.serving import Serving, StartServer
+
+from nextact.v1 import behavior_pb2 as pb
 
 ACCEPTED, INVALID = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_INVALID
 MIB = 1024 * 1024
@@ -62,9 +62,7 @@ def test_an_event_may_be_as_large_as_its_limits_and_one_more_makes_it_alone_inva
 
 
 @pytest.mark.parametrize(("field", "most", "beyond", "setting"), EVENT_LIMITS[:-1], ids=names[:-1])
-def test_the_limits_of_events_hold_for_arrow(
-    server: Serving, field: str, most: Any, beyond: Any, setting: str
-) -> None:
+def test_the_limits_of_events_hold_for_arrow(server: Serving, field: str, most: Any, beyond: Any, setting: str) -> None:
     user = new_name()
     events = [event(**{"user": user, field if field != "user_id" else "user": value}) for value in (most, beyond)]
     (answer,) = OpenStream(server.channel).send(arrow_message(1, [*events, event(user)])).rest()

@@ -10,17 +10,17 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from conftest import StartServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from nextact.v1 import behavior_pb2 as pb
-from nextact.v1.behavior_pb2_grpc import BehaviorServiceStub
 from support.event_makers import arrow_message, event, new_name, predict, rows_message
 from support.gated_content import Gate
 from support.open_stream import OpenStream
 from support.pictures import bomb, picture, truncated
 from support.refusals import refusal_of, refused
-from support.serving import PATIENCE, Serving, connect
+from support.serving import PATIENCE, Serving, StartServer, connect
+
+from nextact.v1 import behavior_pb2 as pb
+from nextact.v1.behavior_pb2_grpc import BehaviorServiceStub
 
 SERVICE = "nextact.v1.BehaviorService"
 SERVING, NOT_SERVING = (getattr(health_pb2.HealthCheckResponse, name) for name in ("SERVING", "NOT_SERVING"))
@@ -45,7 +45,7 @@ def test_reflection_lists_the_services_and_describes_the_contract(server: Servin
     stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
     asked = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{SERVICE}.Predict"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
     ]
     listed, described = stub.ServerReflectionInfo(iter(asked), timeout=PATIENCE)
     names = {service.name for service in listed.list_services_response.service}
@@ -117,8 +117,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
         check=True,
         capture_output=True,
     )
@@ -150,9 +152,19 @@ def test_tls_on_the_native_transport_is_refused_in_words(
         start_server(tls_cert=certificate[0], tls_key=certificate[1])
 
 
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+def test_half_of_tls_is_refused_in_words(start_server: StartServer, certificate: tuple[Path, Path], half: str) -> None:
+    with pytest.raises(ValueError, match="tls_cert and tls_key"):
+        start_server(**{half: certificate[0]})
+
+
 def misuse(server: Serving) -> None:
     """Large and bad things of every kind."""
-    events = [event(new_name(), image=truncated()), event(new_name(), image=bomb()), event(new_name(), text="x" * 70_000)]
+    events = [
+        event(new_name(), image=truncated()),
+        event(new_name(), image=bomb()),
+        event(new_name(), text="x" * 70_000),
+    ]
     server.stub.Predict(predict([*events, event(new_name(), image=picture() + bytes(2_000_000))]))
     server.stub.Embed(pb.EmbedRequest(contents=[pb.Content(image=bomb()), pb.Content(image=truncated())]))
     refused(lambda: server.raw("Predict", b"\x0a\xff\xff\xff\x7f" + bytes(1_000_000)))

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import event, new_name, predict, story
 from support.serving import Serving
 from support.tiny_model import ACTIONS, ITEM_DIM, ITEMS
+
+from nextact.v1 import behavior_pb2 as pb
 
 
 def test_events_are_accepted_and_each_user_gets_one_prediction_in_order_of_first_appearance(server: Serving) -> None:
@@ -87,9 +88,7 @@ def test_a_stateless_call_is_like_the_stored_past_and_records_nothing(server: Se
     user, stranger = new_name(), new_name()
     server.stub.Predict(predict(story(user, 6)))
     stored = server.stub.Predict(predict(story(user, 2, start=6)))
-    stateless = server.stub.Predict(
-        pb.PredictRequest(history=story(stranger, 6), events=story(stranger, 2, start=6))
-    )
+    stateless = server.stub.Predict(pb.PredictRequest(history=story(stranger, 6), events=story(stranger, 2, start=6)))
     assert len(stateless.results) == 2
     assert [result.index for result in stateless.results] == [0, 1]
     assert stateless.predictions[0].event_index == 1

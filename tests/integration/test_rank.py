@@ -1,11 +1,14 @@
 """Rank: the best items for a user, recording nothing."""
 
+from pathlib import Path
+
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import event, new_name, predict, story
 from support.refusals import refused
-from support.serving import Serving
-from support.tiny_model import ITEMS
+from support.serving import SHIPPED_MODELS, Serving, StartServer
+from support.tiny_model import ITEMS, write_repository
+
+from nextact.v1 import behavior_pb2 as pb
 
 
 def rank(server: Serving, user: str, **fields: object) -> pb.RankResponse:
@@ -128,3 +131,15 @@ def test_top_k_out_of_range_is_refused(server: Serving, fields: dict[str, int], 
     refusal = refused(lambda: rank(server, "ada", **fields))
     assert (refusal.code.name, refusal.fields) == ("INVALID_ARGUMENT", (field,))
     assert "max_top_k" in refusal.message
+
+
+def test_the_model_card_says_whether_seen_items_are_left_out_and_a_call_may_say_otherwise(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    once_only = write_repository(tmp_path / "models", SHIPPED_MODELS, exclude_seen=True)
+    server = start_server(model_repository=once_only)
+    user = new_name()
+    (prediction,) = server.stub.Predict(predict([event(user, item_id=ITEMS[6])], top_k=1000)).predictions
+    assert {item.item_id for item in prediction.items} == set(ITEMS) - {ITEMS[6]}
+    assert set(ids(rank(server, user, top_k=1000))) == set(ITEMS) - {ITEMS[6]}
+    assert set(ids(rank(server, user, top_k=1000, filter=pb.ItemFilter(exclude_seen=False)))) == set(ITEMS)

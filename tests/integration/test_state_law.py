@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message
 from support.open_stream import OpenStream
 from support.serving import Serving
 from support.tiny_model import ACTIONS, ITEMS
+
+from nextact.v1 import behavior_pb2 as pb
 
 NOTES = ("a note", "another note")
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message, story
 from support.open_stream import OpenStream
 from support.refusals import refusal_of
 from support.serving import Serving
 from support.tiny_model import ACTIONS, ITEM_DIM, ITEMS
+
+from nextact.v1 import behavior_pb2 as pb
 
 Message = Callable[..., Any]
 both_forms = pytest.mark.parametrize("message", [rows_message, arrow_message], ids=["rows", "arrow"])
@@ -110,7 +111,11 @@ def test_outputs_choose_parts_on_streams_too(server: Serving, message: Message) 
         assert (len(prediction.embedding), len(prediction.items), len(prediction.actions)) == (0, 0, len(ACTIONS))
     else:
         columns = answer.columns
-        assert (columns.HasField("embedding"), columns.HasField("item_scores"), len(columns.item_ids)) == (False, False, 0)
+        assert (columns.HasField("embedding"), columns.HasField("item_scores"), len(columns.item_ids)) == (
+            False,
+            False,
+            0,
+        )
         assert matrix(columns.actions).shape == (1, len(ACTIONS))
 
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from conftest import StartServer
-from nextact.v1 import behavior_pb2 as pb
 from support.event_makers import arrow_message, event, new_name, predict, rows_message
 from support.gated_content import BROKEN, Gate
 from support.open_stream import OpenStream
 from support.refusals import refusal_of
-from support.serving import PATIENCE, Serving
+from support.serving import PATIENCE, Serving, StartServer
+
+from nextact.v1 import behavior_pb2 as pb
 
 ACCEPTED, INVALID = pb.EVENT_STATUS_ACCEPTED, pb.EVENT_STATUS_INVALID
 

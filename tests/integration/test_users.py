@@ -1,14 +1,14 @@
 """GetUser and DeleteUser: what is held about a user, and its end."""
 
 import pytest
-from nextact.v1 import behavior_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
-from support.event_makers import START_US, event, new_name, predict, stamp, story
+from support.event_makers import START_US, event, new_name, predict, rows_message, stamp, story
 from support.open_stream import OpenStream
 from support.pictures import picture
 from support.refusals import refused
 from support.serving import Serving
-from support.event_makers import rows_message
+
+from nextact.v1 import behavior_pb2 as pb
 
 
 def get(server: Serving, user: str, **fields: object) -> pb.User:

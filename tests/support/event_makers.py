@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 from google.protobuf.timestamp_pb2 import Timestamp
-from nextact.v1 import behavior_pb2 as pb
-
 from support.tiny_model import ACTIONS, ITEMS
+
+from nextact.v1 import behavior_pb2 as pb
 
 SECOND = 1_000_000
 START_US = (time.time_ns() // 1000 // SECOND - 3600) * SECOND

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+from support.tiny_model import CONTENT_DIM
+
 from nextact_server.features.cache import VectorCache
 from nextact_server.features.content import ContentEncoder
 from nextact_server.features.encoder import EncoderVersions
 from nextact_server.features.errors import ContentError
-
-from support.tiny_model import CONTENT_DIM
 
 BROKEN = b"not an image"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-from nextact.v1 import behavior_pb2 as pb
-
 from support.serving import PATIENCE, SERVICE
+
+from nextact.v1 import behavior_pb2 as pb
 
 _END = object()
 
@@ -48,10 +48,9 @@ class OpenStream:
 
     def failure(self) -> tuple[list[pb.StreamEventsResponse], grpc.RpcError]:
         """What still was acknowledged, and the error that ended the stream."""
-        received = []
+        received: list[pb.StreamEventsResponse] = []
         try:
-            for response in self.call:
-                received.append(response)
+            received.extend(self.call)
         except grpc.RpcError as error:
             return received, error
         finally:
@@ -67,3 +66,12 @@ class OpenStream:
         while (message := self._queue.get()) is not _END:
             self.taken += 1
             yield message
+
+
+def outcome(stream: OpenStream) -> str:
+    """The name of the status that a stream ends with."""
+    try:
+        list(stream.call)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import uvloop
+
 from nextact import Client
 from nextact.v1.behavior_pb2_grpc import BehaviorServiceStub
 from nextact_server.app import App
@@ -16,6 +17,8 @@ from nextact_server.features.content import ContentEncoder
 from nextact_server.settings import Settings
 from nextact_server.storage.seam import Store
 
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED_MODELS = ROOT / "model_repository"
 TRANSPORTS = ("native", "grpcio")
 SERVICE = "nextact.v1.BehaviorService"
 LARGE = 64 * 1024 * 1024
@@ -30,13 +33,23 @@ class LoopThread:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="test-loop", daemon=True)
         self._thread.start()
+        self._leaving: list[Any] = []
+
+    def start(self, task: Coroutine[Any, Any, Any]) -> Any:
+        """Starts a coroutine there; the future is its result, which `close` waits for if nobody else does."""
+        future = asyncio.run_coroutine_threadsafe(task, self._loop)
+        self._leaving = [one for one in self._leaving if not one.done() or one.exception() is not None]
+        self._leaving.append(future)
+        return future
 
     def run(self, task: Coroutine[Any, Any, Any], timeout: float = 60) -> Any:
         """Runs a coroutine there, and returns its result."""
         return asyncio.run_coroutine_threadsafe(task, self._loop).result(timeout)
 
     def close(self) -> None:
-        """Ends the loop and its thread."""
+        """Ends the loop and its thread, once everything that was started there has ended well."""
+        for future in self._leaving:
+            future.result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -91,14 +104,12 @@ class Serving:
     def begin_stop(self) -> "asyncio.Future[None]":
         """Starts to drain the server; the future is done when it has stopped."""
         self._stopped = True
-        future: Any = asyncio.run_coroutine_threadsafe(self.app.stop(), self._loop._loop)
-        return future  # type: ignore[no-any-return]
+        return self._loop.start(self.app.stop())  # type: ignore[no-any-return]
 
     def stop(self) -> None:
-        """Drains the server and closes the connection."""
+        """Lets the server drain, which the next test does not wait for, and closes the connection."""
         if not self._stopped:
-            self._stopped = True
-            self._loop.run(self.app.stop())
+            self.begin_stop()
         self.channel.close()
 
 
@@ -125,7 +136,7 @@ def settings_for(repository: Path, data_dir: Path, transport: str, **changes: An
         "model_repository": repository,
         "data_dir": data_dir,
         "drain_seconds": 5.0,
-        "resident_users": 4096,
+        "resident_users": 16384,
     }
     return Settings(**{**fields, **changes}, _cli_parse_args=False)
 
@@ -138,12 +149,14 @@ def start(loop: LoopThread, settings: Settings, store: Store | None, content: Co
 
 
 @contextmanager
-def serving(
-    loop: LoopThread, settings: Settings, store: Store | None, content: ContentEncoder
-) -> Iterator[Serving]:
+def serving(loop: LoopThread, settings: Settings, store: Store | None, content: ContentEncoder) -> Iterator[Serving]:
     """A server for the length of a `with`."""
     server = start(loop, settings, store, content)
     try:
         yield server
     finally:
         server.stop()
+
+
+StartServer = Callable[..., Serving]
+"""(store=None, content=None, **settings) -> a server for the length of the test."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from nextact_server.features.time import TIME_DIM
 from nextact_server.sequence.card import DataSource, ModelCard
 from nextact_server.sequence.checkpoint import save_model, state_bytes

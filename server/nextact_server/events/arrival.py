@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from nextact_server.events.batch import EventBatch
 from nextact_server.events.call import Arrival, Call
-from nextact_server.events.hashing import byte_lengths, combine, hash_strings
-from nextact_server.events.identity import user_keys
+from nextact_server.events.hashing import combine, hash_columns
+from nextact_server.events.identity import user_keys, user_seed
 from nextact_server.events.message_id import with_message_ids
 from nextact_server.events.status import Fault
-from nextact_server.events.validation import EventLimits, check
+from nextact_server.events.validation import EventLimits, check, column_lengths
 
 UNKNOWN_ACTION = 1
 
@@ -22,13 +22,11 @@ def arrive(
     batch: EventBatch, calls: Sequence[Call], limits: EventLimits, actions: Mapping[str, int], now_us: int
 ) -> Arrival:
     """Checks and keys the events of calls that arrived together. `actions` maps names to the model's codes."""
-    valid, faults = check(batch, limits, now_us)
+    lengths = column_lengths(batch)
+    valid, faults = check(batch, limits, now_us, lengths)
     boundaries = np.array([0, *(call.stop for call in calls)], np.int64)
     message_ids, derived = with_message_ids(batch, boundaries)
-    empty = pa.nulls(batch.size, pa.string())
-    users, anonymous = batch.user_id or empty, batch.anonymous_id or empty
-    user_key, _ = user_keys(users, anonymous)
-    nothing = np.zeros((batch.size, 2), np.uint64)
+    user_key, message_hash, item_key = _keys(batch, message_ids, lengths)
     unidentified = [row for row, fault in faults.items() if fault.field in ("user_id", "anonymous_id")]
     identified = np.ones(batch.size, np.bool_)
     identified[unidentified] = False
@@ -42,14 +40,29 @@ def arrive(
         message_ids=message_ids,
         derived=derived,
         user_key=user_key,
-        message_key=combine(user_key, hash_strings(message_ids)),
-        item_key=nothing if batch.item_id is None else hash_strings(batch.item_id),
-        has_item=np.zeros(batch.size, np.bool_) if batch.item_id is None else byte_lengths(batch.item_id) > 0,
+        message_key=combine(user_key, message_hash),
+        item_key=item_key,
+        has_item=np.zeros(batch.size, np.bool_) if batch.item_id is None else lengths["item_id"] > 0,
         action=_action_codes(batch, actions),
         content_hash=np.zeros((batch.size, 16), np.uint8),
         content_rows=np.zeros(0, np.int64),
         content=np.zeros((0, 0), np.float32),
     )
+
+
+def _keys(
+    batch: EventBatch, message_ids: pa.Array, lengths: Mapping[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """User keys, hashes of message ids and item keys, uint64[n, 2] each."""
+    columns, seeds = [message_ids], [0]
+    if batch.item_id is not None:
+        columns, seeds = [*columns, batch.item_id], [*seeds, 0]
+    all_known = batch.user_id is not None and bool(lengths["user_id"].all())
+    if all_known:
+        columns, seeds = [*columns, batch.user_id], [*seeds, user_seed()]
+    keys = hash_columns(columns, seeds)
+    user_key = keys[-1] if all_known else user_keys(batch.user_id, batch.anonymous_id)[0]
+    return user_key, keys[0], keys[1] if batch.item_id is not None else np.zeros((batch.size, 2), np.uint64)
 
 
 def with_content(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,8 +64,7 @@ class CallOptions:
     as_of_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One Predict or one stream message: rows start..stop of its batch, applied and kept together or not at all.
 
     With `history` > 0 the call is stateless: its first `history` rows are the past that the caller brought.
@@ -87,7 +87,9 @@ class Arrival:
 
     Columns have a row per event: `valid` bool[n]; `identified` bool[n], whether its user is known even if the event
     is not valid; `user_key`, `message_key`, `item_key` uint64[n, 2]; `has_item`, `derived` bool[n]; `action` int64[n],
-    the model's code; `content_hash` uint8[n, 16], zeros where an event brings no text or image of its own.
+    the model's code; `content_hash` uint8[n, 16], zeros where an event brings no text or image of its own. The vectors
+    of those that do are `content` float32[m, D], of the rows `content_rows` int64[m]; `message_ids` string[n] are
+    those that came or were derived.
     """
 
     batch: EventBatch

@@ -47,6 +47,11 @@ def user_keys(
     return keys, anonymous
 
 
+def user_seed(tenant: str = "") -> int:
+    """The seed with which `hash_strings` makes the keys of known users of their ids."""
+    return _seed(tenant, _USER)
+
+
 @lru_cache(maxsize=1024)
 def _seed(tenant: str, kind: int) -> int:
     """128 bits for one kind of id of one tenant."""

@@ -45,7 +45,10 @@ class Tickets(Generic[T]):
         return self._events.get(user, 0)
 
     def take(self, what: T, cost: int, users: dict[bytes, int], *, ready: bool) -> Ticket[T]:
-        """A ticket behind all earlier ones of the same users; `users` maps each to its number of events."""
+        """A ticket behind all earlier ones of the same users; `users` maps each to its number of events.
+
+        What is `ready` must have somebody to wait for: nothing else would ever release it.
+        """
         ticket = Ticket(what, cost, users, ready=ready)
         for user, events in users.items():
             queue = self._queues.setdefault(user, deque())

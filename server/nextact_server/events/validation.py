@@ -1,6 +1,6 @@
 """Which events of a batch may come in, and why the others may not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +27,21 @@ class EventLimits:
     future_seconds: float = 300.0
 
 
-def check(batch: EventBatch, limits: EventLimits, now_us: int) -> tuple[NDArray[np.bool_], dict[int, Fault]]:
-    """Which events are valid, bool[n], and the first fault of each that is not, by row."""
+def column_lengths(batch: EventBatch) -> dict[str, NDArray[np.int64]]:
+    """Bytes of each value, int64[n], of the columns of strings and bytes that are there."""
+    return {name: byte_lengths(column) for name, column in batch.columns() if not isinstance(column, np.ndarray)}
+
+
+def check(
+    batch: EventBatch, limits: EventLimits, now_us: int, lengths: Mapping[str, NDArray[np.int64]] | None = None
+) -> tuple[NDArray[np.bool_], dict[int, Fault]]:
+    """Which events are valid, bool[n], and the first fault of each that is not, by row.
+
+    `lengths` are the batch's `column_lengths`, where they are known already.
+    """
     checker = _Checker(batch.size)
-    lengths = {name: byte_lengths(column) for name, column in batch.columns() if not isinstance(column, np.ndarray)}
+    if lengths is None:
+        lengths = column_lengths(batch)
     nothing = np.zeros(batch.size, np.int64)
     identified = lengths.get("user_id", nothing) + lengths.get("anonymous_id", nothing) > 0
     checker.require(identified, "user_id", lambda _: "user_id and anonymous_id are both empty; one is required")

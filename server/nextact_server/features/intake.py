@@ -74,7 +74,7 @@ class ImageIntake:
         self._batch = batch
         # Always room for more than a batch that gathers and one image per decoder, or nobody could go on.
         self._slots = threading.Semaphore(max(decoded or 4 * batch, batch + threads))
-        self._admission = Admission(batcher.name, limits)
+        self._admission = Admission(f"{batcher.name} (encoder_queue)", limits)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._undecoded = 0
@@ -146,7 +146,7 @@ class TextIntake:
         self._name = batcher.name
         self._hand_on = _HandOn(batcher)
         self._cores = cores
-        self._admission = Admission(batcher.name, limits)
+        self._admission = Admission(f"{batcher.name} (encoder_queue)", limits)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     def submit_many(self, texts: Sequence[str]) -> list[Future[Vector]]:

@@ -16,7 +16,7 @@ class QueueFull(BatchError):
     def __init__(self, name: str, limit: int, queued: int, cost: int, retry_after_s: float) -> None:
         super().__init__(
             f"queue of {name} is full: this request costs {cost}, {queued} wait already and the limit is {limit}; "
-            f"retry in {retry_after_s:.3f} s or raise max_queue_cost of {name}"
+            f"retry in {retry_after_s:.3f} s or raise the limit of {name}"
         )
         self.name = name
         self.limit = limit

@@ -125,7 +125,10 @@ def event_columns(events: Sequence[pb.Event]) -> EventBatch:
 
 def has_content(events: Sequence[pb.Event]) -> bool:
     """Whether any of the events brings its own text or image."""
-    return any(event.text or event.image for event in events)
+    for event in events:  # noqa: SIM110 (a generator would cost more than what it looks at)
+        if event.text or event.image:
+            return True
+    return False
 
 
 def microseconds(seconds: int, nanos: int) -> int:

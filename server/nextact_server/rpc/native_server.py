@@ -8,8 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
@@ -28,8 +27,7 @@ PREDICT = "Predict"
 BURST = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Predict:
+class _Predict(NamedTuple):
     """One decoded Predict call."""
 
     call_id: int

@@ -25,6 +25,7 @@ RESULTS_TAG, PREDICTIONS_TAG = b"\x0a", b"\x12"
 STREAM_PREDICTIONS_TAG = b"\x2a"
 """StreamEventsResponse.predictions."""
 _SMALL = [bytes((number,)) for number in range(128)]
+_ALL_ONES = (1 << 64) - 1
 
 
 def varint(number: int) -> bytes:
@@ -83,10 +84,10 @@ class ResultWriter:
             id_derived=self._derived[row],
         )
         fault = self._faults.get(row)
-        if fault is not None:
-            result.reason, result.field = fault.reason, fault.field
-        elif status == SUPPRESSED:
+        if status == SUPPRESSED:
             result.reason, result.field = "the user asked not to be recorded", "user_id"
+        elif fault is not None:
+            result.reason, result.field = fault.reason, fault.field
         elif status == INVALID:
             result.reason = "the call was taken back"
         return result
@@ -129,7 +130,7 @@ class PredictionWriter:
             if events_seen:
                 parts += (b"\x30", varint(events_seen))
             if index := row - call.start - call.history:
-                parts += (b"\x38", varint(index))
+                parts += (b"\x38", varint(index & _ALL_ONES))  # negative for a user whom only the history names
             if not users[at]:
                 parts.append(text_field(b"\x42", visitors[at]))
             body = b"".join(parts)

@@ -12,6 +12,7 @@ from nextact_server.events.call import NO_FILTER
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import Content, ContentEncoder
 from nextact_server.features.errors import ContentError
+from nextact_server.inference.together import all_done
 from nextact_server.people import People, Person, key_of
 from nextact_server.pipeline import Pipeline, Submission
 from nextact_server.rpc.decode import PredictReader, as_of, event_columns, filter_of, parse
@@ -79,16 +80,17 @@ class BehaviorService:
             limit = self._limits.embed_contents
             raise invalid("contents", f"{len(request.contents)} contents; at most {limit} (max_embed_contents)")
         contents = [Content(text=content.text or None, image=content.image or None) for content in request.contents]
-        futures = [asyncio.wrap_future(future) for future in self._content.encode_many(contents)]
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        futures = self._content.encode_many(contents)
+        await all_done(futures)
         response = pb.EmbedResponse(model=self._encoder.content_model)
-        for outcome in outcomes:
-            if isinstance(outcome, ContentError):
-                response.embeddings.add(error=f"{outcome.field}: {outcome.reason}")
-            elif isinstance(outcome, BaseException):
-                raise outcome
+        for future in futures:
+            error = future.exception()
+            if isinstance(error, ContentError):
+                response.embeddings.add(error=f"{error.field}: {error.reason}")
+            elif error is not None:
+                raise error
             else:
-                response.embeddings.add(values=outcome.tolist())
+                response.embeddings.add(values=future.result().tolist())
         return response.SerializeToString()
 
     async def rank(self, payload: bytes) -> bytes:

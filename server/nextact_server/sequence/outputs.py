@@ -66,7 +66,7 @@ class SeenItems:
         return rows
 
     def forget(self, users: Sequence[int] | None = None, erased: "Future[None] | None" = None) -> None:
-        """Forgets the given users, or all. Until `erased` is done, what the store still holds does not count as seen."""
+        """Forgets the given users, or all. Until `erased` is done, what the store still holds of them is not seen."""
         if users is None:
             self._rows.clear()
             return

@@ -71,21 +71,25 @@ def event_rows(merged: Merged, touched: Touched, recorded: NDArray[np.int64], ve
     """The rows of the store for the recorded ones, positions int64[r] in `touched`."""
     rows = touched.rows[recorded]
     timeline = touched.stepped.timeline
+    # Mostly every row of a batch is recorded: then there is nothing to pick.
+    every: NDArray[np.int64] | slice = slice(None) if len(rows) == len(merged) else rows
+    at: NDArray[np.int64] | slice = slice(None) if len(recorded) == len(touched.rows) else recorded
+    has_item = merged.has_item[every]
     return EventRows(
-        user=touched.users[touched.lane[recorded]],
-        user_key=merged.user_key[rows],
-        message_key=merged.message_key[rows],
-        status=verdict.status[rows],
-        applied=touched.stepped.applied[recorded],
-        event_time_us=merged.event_time[rows],
-        effective_time_us=timeline.effective[recorded],
-        gap_us=timeline.gap[recorded],
+        user=touched.users[touched.lane[at]],
+        user_key=merged.user_key[every],
+        message_key=merged.message_key[every],
+        status=verdict.status[every],
+        applied=touched.stepped.applied[at],
+        event_time_us=merged.event_time[every],
+        effective_time_us=timeline.effective[at],
+        gap_us=timeline.gap[at],
         sent_at_us=merged.sent_at(rows),
         received_us=merged.received(rows),
-        item_key=np.where(merged.has_item[rows, None], merged.item_key[rows], np.uint64(0)),
-        has_item=merged.has_item[rows],
-        action_code=merged.action[rows].astype(np.int32),
-        content_hash=merged.content_hash[rows],
+        item_key=np.where(has_item[:, None], merged.item_key[every], np.uint64(0)),
+        has_item=has_item,
+        action_code=merged.action[every].astype(np.int32),
+        content_hash=merged.content_hash[every],
         columns=merged.raw(rows),
     )
 

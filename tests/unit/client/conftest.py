@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer
+from pauses import Pauses
 
 from nextact import AsyncClient, Client, Deadlines
 
@@ -44,19 +45,6 @@ class Blocking:
     def end(self) -> None:
         self._loop.run_until_complete(self._client.close())
         self._loop.close()
-
-
-class Pauses:
-    """What a stream was told to wait, instead of waiting."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-    async def sleep_async(self, seconds: float) -> None:
-        self.seconds.append(seconds)
 
 
 @pytest.fixture

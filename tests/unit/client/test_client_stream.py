@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Pauses
 from fake_server import UNAVAILABLE, FakeServer, bad_request
+from pauses import Pauses
 
 from nextact import AsyncClient, Client, Event, EventStatus, NextactError, StreamRetry
 

@@ -1,5 +1,6 @@
 """Derived message ids: the same event gets the same id wherever it stands, any other event another."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -71,7 +72,7 @@ def ids(messages: Sequence[Sequence[Sent]], *, sparse: bool = True) -> list[list
     rows = [event for message in messages for event in message]
     boundaries = np.cumsum([0, *(len(message) for message in messages)])
     found = with_message_ids(batch_of(rows, sparse=sparse), boundaries)[0].to_pylist()
-    return [found[start:stop] for start, stop in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    return [found[start:stop] for start, stop in itertools.pairwise(boundaries)]
 
 
 def id_of(event: Sent) -> str:
@@ -107,7 +108,9 @@ def test_every_single_field_counts(field: str) -> None:
     base = Sent("", "u", "v", "view", "i", "s", "t", b"im", b"pr", 5, 6)
     values = {int: 7, str: "other", bytes: b"other"}
     changed = replace(base, **{field: values[type(getattr(base, field))]})
-    emptied = replace(base, **{field: MISSING_TIME if field in ("event_time", "sent_at") else type(getattr(base, field))()})
+    emptied = replace(
+        base, **{field: MISSING_TIME if field in ("event_time", "sent_at") else type(getattr(base, field))()}
+    )
     assert len({id_of(base), id_of(changed), id_of(emptied)}) == 3
 
 

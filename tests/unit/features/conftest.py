@@ -28,7 +28,7 @@ def grocery() -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def converted() -> Path:
-    return Path(os.environ.get("NEXTACT_TEST_MODELS", ROOT / "build" / "test-models"))
+    return Path(os.environ.get("NEXTACT_TEST_MODELS", ROOT / "build" / "converted"))
 
 
 @pytest.fixture(scope="session")

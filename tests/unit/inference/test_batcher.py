@@ -1,5 +1,6 @@
 import pytest
 from batcher_harness import TIMEOUT, Model, answers, bench
+
 from nextact_server.inference.batcher import Batcher, BatchReason
 
 WINDOW = 0.005

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 from batcher_harness import TIMEOUT, answers, bench
+
 from nextact_server.inference.batcher import BatcherClosed, QueueFull
 
 
@@ -15,7 +16,7 @@ def test_a_full_queue_refuses_at_once_and_names_limit_and_setting():
         b.occupy("x")
         b.batcher.submit("a" * 7)
         with pytest.raises(
-            QueueFull, match=r"costs 4, 7 wait already and the limit is 10.*max_queue_cost of toy"
+            QueueFull, match=r"costs 4, 7 wait already and the limit is 10.*raise the limit of toy"
         ) as caught:
             b.batcher.submit("b" * 4)
         error = caught.value

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from batcher_harness import TIMEOUT
+
 from nextact_server.inference.clock import Clock, ManualClock, MonotonicClock
 
 

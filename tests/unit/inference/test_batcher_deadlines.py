@@ -6,6 +6,7 @@ import pytest
 from batcher_harness import TIMEOUT, Model, answers, bench
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nextact_server.inference.batcher import DeadlineExpired
 from nextact_server.inference.deadlines import Deadlines
 

@@ -9,6 +9,7 @@ from typing import Any
 from batcher_harness import TIMEOUT, Recorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nextact_server.inference.batcher import (
     Batcher,
     DeadlineExpired,

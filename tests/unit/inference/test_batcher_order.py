@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from batcher_harness import answers, bench
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nextact_server.inference.batch_future import BatchFuture
 from nextact_server.inference.batch_queue import BatchQueue, Job
 

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 from batcher_harness import TIMEOUT, Model, answers, bench
+
 from nextact_server.inference.batcher import DeadlineExpired, QueueFull
 
 

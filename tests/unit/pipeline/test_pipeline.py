@@ -117,7 +117,7 @@ def test_events_of_nobody_wait_for_nobody(rooms: Rooms) -> None:
 
 
 class PipelineModel(RuleBasedStateMachine):
-    """Any calls of three users, contents finishing in any order, callers leaving: each user's order is that of arrival."""
+    """Calls of three users, contents coming in any order, callers leaving: each user's order is that of arrival."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,8 +6,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from nextact_server.inference.batcher import BatcherClosed, QueueFull
 from nextact_server.inference.batch_errors import DeadlineExpired, WorkerCrashed, WrongResultCount
+from nextact_server.inference.batcher import BatcherClosed, QueueFull
 from nextact_server.pipeline import UnknownModelVersion
 from nextact_server.rpc.errors import DETAILS_KEY, CallError, as_call_error, invalid, too_much, unavailable
 from nextact_server.sequence.index import IndexFull

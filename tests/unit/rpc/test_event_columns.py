@@ -51,7 +51,11 @@ def test_nothing_asked_is_everything_with_the_default_top_k() -> None:
 
 def test_what_is_asked_is_what_is_wanted() -> None:
     got = options(
-        top_k=10, outputs=[pb.OUTPUT_ACTIONS, pb.OUTPUT_ITEMS], dry_run=True, model_version="1", as_of=Timestamp(seconds=5)
+        top_k=10,
+        outputs=[pb.OUTPUT_ACTIONS, pb.OUTPUT_ITEMS],
+        dry_run=True,
+        model_version="1",
+        as_of=Timestamp(seconds=5),
     )
     assert (got.top_k, got.want, got.dry_run, got.model_version) == (10, Want.ACTIONS | Want.ITEMS, True, "1")
     assert got.as_of_us == 5_000_000
@@ -186,7 +190,8 @@ wire_events = st.builds(
     text=words,
     image=words.map(str.encode),
     event_time=st.one_of(
-        st.none(), st.builds(Timestamp, seconds=st.integers(-5, 5), nanos=st.sampled_from([0, 1, 999, 1000, 999_999_999]))
+        st.none(),
+        st.builds(Timestamp, seconds=st.integers(-5, 5), nanos=st.sampled_from([0, 1, 999, 1000, 999_999_999])),
     ),
 )
 
@@ -196,9 +201,7 @@ wire_events = st.builds(
 def test_rows_and_arrow_of_the_same_events_derive_the_same_message_ids(events: list[pb.Event]) -> None:
     names = ("user_id", "anonymous_id", "action", "item_id", "session_id", "text", "image")
     columns = {name: pa.array([getattr(event, name) or None for event in events]) for name in names}
-    columns = {
-        name: values.cast(pa.binary() if name == "image" else pa.string()) for name, values in columns.items()
-    }
+    columns = {name: values.cast(pa.binary() if name == "image" else pa.string()) for name, values in columns.items()}
     times = [
         event.event_time.seconds * 10**9 + event.event_time.nanos if event.HasField("event_time") else None
         for event in events

@@ -1,5 +1,7 @@
 """Pages: sizes within their limit, and tokens that say only what they were made of."""
 
+from collections.abc import Callable
+
 import grpc
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,14 @@ from hypothesis import strategies as st
 
 from nextact_server.rpc.errors import CallError
 from nextact_server.rpc.pages import DEFAULT_PAGE, cursor_of, name_of, page_size, token_of
+
+
+def refusal(read: Callable[[str], object], token: str) -> CallError | None:
+    try:
+        read(token)
+    except CallError as error:
+        return error
+    return None
 
 
 @given(name=st.text())
@@ -32,11 +42,9 @@ def test_no_token_is_the_first_page() -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_other_token_is_read_or_an_invalid_argument(token: str) -> None:
     for read in (name_of, cursor_of):
-        try:
-            read(token)
-        except CallError as error:
-            assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-            assert error.violation.field == "page_token"
+        refused = refusal(read, token)
+        assert refused is None or refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused is None or refused.violation.field == "page_token"
 
 
 @pytest.mark.parametrize("name", ["-1", "1.5", "x", "1" * 19, "٣", " 1", "1_0"])

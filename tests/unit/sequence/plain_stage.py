@@ -71,7 +71,9 @@ class PlainStage:
         hidden = self.engine.model.hidden(user.states.tensors)[0]
         return self.best(hidden, user.items, options), int(user.states.events_seen[0])
 
-    def best(self, hidden: torch.Tensor, seen: set[str] | frozenset[str], options: CallOptions) -> list[tuple[str, float]]:
+    def best(
+        self, hidden: torch.Tensor, seen: set[str] | frozenset[str], options: CallOptions
+    ) -> list[tuple[str, float]]:
         """The items of a prediction, by a plain sort."""
         index = self.engine.index
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The sequence stage with all its rooms, small, over a store that fails on demand; and events as a caller spells them."""
+"""The sequence stage with all its rooms over a store that fails on demand, and events as a caller spells them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -30,6 +30,7 @@ from nextact_server.storage.seam import CommitGroup, Erasure
 S = 1_000_000
 NOW = 1_700_000_000 * S
 MODEL_KEY = "small/1"
+DEFAULT = CallOptions()
 CODES = {action: FIRST_ACTION + at for at, action in enumerate(ACTIONS)}
 
 
@@ -50,7 +51,7 @@ class Asked:
     """One call: what it sends and what it asks."""
 
     events: tuple[Sent, ...]
-    options: CallOptions = CallOptions()
+    options: CallOptions = DEFAULT
     history: tuple[Sent, ...] = ()
 
 
@@ -104,7 +105,13 @@ class House:
     """Stage, arena, journal and store, wired as the server does it."""
 
     def __init__(
-        self, cell: Cell = "gru", *, capacity: int = 64, apply_late: bool = True, seen_users: int = 64, lateness_s: float = 60.0
+        self,
+        cell: Cell = "gru",
+        *,
+        capacity: int = 64,
+        apply_late: bool = True,
+        seen_users: int = 64,
+        lateness_s: float = 60.0,
     ) -> None:
         self.model = small_model(cell)
         self.index = small_index(self.model)
@@ -120,9 +127,7 @@ class House:
         self.directory = UserDirectory()
         self.counts = Counts()
         self.reader = Reader(self.engine, self.seen, small_card(self.model).exclude_seen_default)
-        self.stage = SequenceStage(
-            self.engine, self.residency, self.directory, self.journal, self.reader, self.counts
-        )
+        self.stage = SequenceStage(self.engine, self.residency, self.directory, self.journal, self.reader, self.counts)
 
     def _recover(self, durable: int) -> None:
         self.recovered.append(durable)

@@ -1,5 +1,6 @@
 """The engine's law: however events are grouped into steps, users end where one step per event takes them."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,7 +43,7 @@ events = st.builds(
 
 def cut(rows: Sequence[Event], at: Sequence[int]) -> list[Sequence[Event]]:
     bounds = [0, *sorted({min(place, len(rows)) for place in at}), len(rows)]
-    return [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop > start]
+    return [rows[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
 
 
 def assert_same_states(got: UserStates, wanted: UserStates) -> None:
@@ -111,7 +112,9 @@ def test_hidden_at_and_rank_say_what_single_steps_say(rows: list[Event], seen: l
     data=st.data(),
 )
 @settings(max_examples=150, deadline=None)
-def test_newest_before_is_a_running_maximum_over_each_lane(lanes: list[int], last: list[int], data: st.DataObject) -> None:
+def test_newest_before_is_a_running_maximum_over_each_lane(
+    lanes: list[int], last: list[int], data: st.DataObject
+) -> None:
     when = data.draw(st.lists(INT64, min_size=len(lanes), max_size=len(lanes)))
     newest, wanted = list(last), []
     for lane, time in zip(lanes, when, strict=True):
@@ -164,7 +167,9 @@ def test_the_edges_of_time_neither_overflow_nor_spoil_the_state(time: int) -> No
 def test_from_the_first_moment_to_the_last_is_a_finite_gap() -> None:
     engine = small_engine()
     with np.errstate(all="raise"):
-        stepped = engine.step(step_of([Event(0, EARLIEST_TIME), Event(0, LAST_TIME), Event(0, EARLIEST_TIME)]), engine.initial(1))
+        stepped = engine.step(
+            step_of([Event(0, EARLIEST_TIME), Event(0, LAST_TIME), Event(0, EARLIEST_TIME)]), engine.initial(1)
+        )
     assert stepped.timeline.gap.tolist() == [-1, LAST_TIME - EARLIEST_TIME, 0]
     assert stepped.timeline.late.tolist() == [False, False, True]
     assert torch.isfinite(stepped.hidden).all()

@@ -44,7 +44,9 @@ def group(sequence: int, *messages: str, status: int = ACCEPTED, applied: bool =
         has_item=np.zeros(n, np.bool_),
         action_code=np.zeros(n, np.int32),
         content_hash=np.zeros((n, 16), np.uint8),
-        columns=pa.RecordBatch.from_arrays([pa.nulls(n, field.type) for field in HISTORY_SCHEMA], schema=HISTORY_SCHEMA),
+        columns=pa.RecordBatch.from_arrays(
+            [pa.nulls(n, field.type) for field in HISTORY_SCHEMA], schema=HISTORY_SCHEMA
+        ),
     )
     return CommitGroup(sequence, events=rows)
 
@@ -244,4 +246,3 @@ def test_a_value_is_told_once_it_is_durable_and_never_if_it_is_not() -> None:
     lost.set_exception(OSError("disk full"))
     with pytest.raises(StoreUnavailable, match="disk full; send it again"):
         answer.result(0)
-

@@ -28,7 +28,10 @@ def test_rows_calls_and_content_are_numbered_through_all_arrivals() -> None:
 
 
 def test_rows_of_calls_that_are_gone_are_neither_valid_nor_identified() -> None:
-    arrivals = [arrival_of([Asked((Sent("a", "1"),)), Asked((Sent("b", "2"), Sent("", "3")))]), arrival_of([Asked((Sent(),))])]
+    arrivals = [
+        arrival_of([Asked((Sent("a", "1"),)), Asked((Sent("b", "2"), Sent("", "3")))]),
+        arrival_of([Asked((Sent(),))]),
+    ]
     assert merge(arrivals, [[True, True], [True]]).identified.tolist() == [True, True, False, True]
     merged = merge(arrivals, [[True, False], [True]])
     assert merged.valid.tolist() == merged.identified.tolist() == [True, False, False, True]
@@ -38,9 +41,7 @@ def test_rows_of_calls_that_are_gone_are_neither_valid_nor_identified() -> None:
 def test_the_raw_columns_are_those_that_came_with_nulls_where_a_column_did_not_come() -> None:
     whole = batch_of([Sent("a", "1", item="t01"), Sent("b", "", item="t02")])
     bare = EventBatch(size=1, event_time=np.array([NOW]), user_id=whole.user_id[:1], action=whole.action[:1])
-    arrivals = [
-        arrive(batch, [Call(0, batch.size, CallOptions())], EventLimits(), {}, NOW) for batch in (whole, bare)
-    ]
+    arrivals = [arrive(batch, [Call(0, batch.size, CallOptions())], EventLimits(), {}, NOW) for batch in (whole, bare)]
     merged = merge(arrivals, [[True], [True]])
     everything = merged.raw(np.arange(3))
     assert everything.schema == HISTORY_SCHEMA

@@ -298,9 +298,7 @@ def test_while_the_store_cannot_be_reopened_nothing_is_applied() -> None:
 def test_a_work_that_fails_does_not_take_its_neighbours_along() -> None:
     house = House(capacity=2)
     crowd = house.work(Asked(tuple(Sent(user, user) for user in "cdef")))
-    before, failed, after = house.run(
-        house.work(Asked((Sent("a", "1"),))), crowd, house.work(Asked((Sent("a", "1"),)))
-    )
+    before, failed, after = house.run(house.work(Asked((Sent("a", "1"),))), crowd, house.work(Asked((Sent("a", "1"),))))
     assert before.status.tolist() == [Status.ACCEPTED]
     assert isinstance(failed, ValueError)
     assert after.status.tolist() == [Status.DUPLICATE]
@@ -484,7 +482,9 @@ def test_a_failure_within_a_run_refuses_what_follows_in_it() -> None:
     house = House()
     house.store.fail_commit(1)
     ask = Asked((Sent("a", "2"),), CallOptions(dry_run=True))
-    first, _, behind = house.run(house.work(Asked((Sent("a", "1"),))), house.work(ask), house.work(Asked((Sent("b", "3"),))))
+    first, _, behind = house.run(
+        house.work(Asked((Sent("a", "1"),))), house.work(ask), house.work(Asked((Sent("b", "3"),)))
+    )
     assert first.durable.exception() is not None
     assert isinstance(behind, StoreUnavailable)
     assert house.state("b")[0] == 0

@@ -16,7 +16,9 @@ def gate() -> Admission:
 def test_a_message_of_the_limit_comes_in_and_one_byte_more_does_not() -> None:
     admission = gate()
     admission.admit("Predict", (), "peer", 100)
-    with pytest.raises(CallError, match=r"the message has 101 bytes; at most 100 are allowed \(max_message_bytes\)") as no:
+    with pytest.raises(
+        CallError, match=r"the message has 101 bytes; at most 100 are allowed \(max_message_bytes\)"
+    ) as no:
         admission.admit("Predict", (), "peer", 101)
     assert no.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert no.value.trailing_metadata() == (), "the same message will not fit later"
