@@ -31,7 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def encoder_threads() -> int:
     """Threads that the server gives its encoders unless told otherwise."""
-    return Settings(_cli_parse_args=False).encoder_threads or max(1, (os.cpu_count() or 1) - 1)  # type: ignore[call-arg]
+    return Settings(_cli_parse_args=False).encoder_threads or os.cpu_count() or 1  # type: ignore[call-arg]
 
 
 def measure(plan: Plan) -> list[Figure]:

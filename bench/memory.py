@@ -12,6 +12,8 @@ __all__ = ["measure"]
 
 PART = "Memory"
 USERS = 60_000
+SMALL_ARENA = {"resident-users": "1000", "max-stream-events": "1000", "max-predict-events": "1000"}
+"""As few resident users as one message may name."""
 RESIDENTS = 200_000
 EVENTS_PER_USER = 6
 PER_MESSAGE = 4000
@@ -21,7 +23,7 @@ def measure(plan: Plan) -> list[Figure]:
     """Resident memory as the server starts, meets users, and stores more events of theirs."""
     users = plan.size(USERS, 20_000)
     plan.say(f"{users:,} users, then {EVENTS_PER_USER} more events of each")
-    with nextact_server(plan.repository, {"resident-users": "1000"}) as served:
+    with nextact_server(plan.repository, SMALL_ARENA) as served:
         smallest = resident_bytes(served.pid)
     with (
         nextact_server(plan.repository, {"resident-users": str(RESIDENTS)}) as served,

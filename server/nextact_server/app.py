@@ -21,6 +21,7 @@ from nextact_server.events.status import Status
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import (
     IMAGE_BATCHES,
+    TEXT_BATCHES,
     AdmissionLimits,
     BatchOptions,
     ContentEncoder,
@@ -58,9 +59,6 @@ from nextact_server.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 256
-"""Word pieces of a text that the text encoder reads, at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
@@ -79,16 +77,33 @@ class App:
         self.store = store or MemoryStore(
             message_id_window_s=settings.dedup_days * 86_400, message_ids_per_user=settings.dedup_ids_per_user
         )
+        self.admission = Admission(settings.max_message_bytes)
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._metrics_server: Any = None
+        self._grpcio: grpc.aio.Server | None = None
+        self._native: NativeServer | None = None
+        self._socket_dir: str | None = None
         self._closing: list[Any] = []
 
     async def start(self) -> Addresses:
-        """Loads the models, serves, and returns the addresses. Raises what a broken model or a taken port raises."""
+        """Loads the models, serves, and returns the addresses.
+
+        Raises what a broken model or a taken port raises; then everything but the store is closed again, and it may be
+        called once more.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            return await self._start()
+        except BaseException:
+            await self._close(grace_s=0.0)
+            raise
+
+    async def _start(self) -> Addresses:
         settings = self._settings
         _check_tls(settings)
-        self._loop = asyncio.get_running_loop()
         torch.set_num_threads(settings.torch_threads)
         self.admission = Admission(settings.max_message_bytes)
+        metrics_port = self._serve_metrics()  # first: what is served cannot fail for want of it any more
         rooms = self._build_rooms()
         service, streams, pipeline, encoder, limits = rooms
         fallback = make_grpcio_server(
@@ -100,7 +115,6 @@ class App:
             with_reflection=settings.reflection,
         )
         self._grpcio = fallback
-        self._native: NativeServer | None = None
         if settings.grpc_server == "native":
             target = _target(settings)
             self._native = NativeServer(target, service, pipeline, encoder, self.admission, limits, self._loop)
@@ -113,35 +127,39 @@ class App:
         else:
             port = self._bind(fallback)
             await fallback.start()
-        try:
-            server, _ = start_http_server(
-                settings.metrics_port, addr=_metrics_host(settings), registry=self.metrics.registry
-            )
-        except OSError as error:
-            where = f"{_metrics_host(settings)}:{settings.metrics_port}"
-            raise OSError(error.errno, f"{error.strerror}: {where} (metrics_port)") from error
-        self._metrics_server = server
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        # What the models and libraries are made of lives as long as the process: no collection need look at it again.
-        gc.collect()
-        gc.freeze()
         address = settings.host if settings.host.startswith("unix:") else f"{settings.host}:{port}"
-        return Addresses(grpc=address, metrics=f"{_metrics_host(settings)}:{server.server_port}")
+        return Addresses(grpc=address, metrics=f"{_metrics_host(settings)}:{metrics_port}")
 
     async def stop(self) -> None:
-        """Drains: refuses new calls, answers those in flight within drain_seconds, then frees everything."""
+        """Drains: refuses new calls, answers those in flight within drain_seconds, then frees everything.
+
+        Also a server whose start failed; what was stopped is not started again.
+        """
         self.admission.drain()
         await self._health.enter_graceful_shutdown()
-        grace, began = self._settings.drain_seconds, self._loop.time()
+        await self._close(self._settings.drain_seconds)
+        await asyncio.get_running_loop().run_in_executor(None, self.store.close)
+
+    async def _close(self, grace_s: float) -> None:
+        """Undoes what was started, however far that came."""
+        self.admission.drain()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        grpcio, self._grpcio = self._grpcio, None
+        native, self._native = self._native, None
+        socket_dir, self._socket_dir = self._socket_dir, None
         # Streams come through the native front: it goes last, and answers its own calls meanwhile.
-        await self._grpcio.stop(grace)
-        if self._native is not None:
-            await self._native.stop(max(0.0, began + grace - self._loop.time()))
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
+        if grpcio is not None:
+            await grpcio.stop(grace_s)
+        if native is not None:
+            await native.stop(max(0.0, end - loop.time()))
+        if socket_dir is not None:
+            shutil.rmtree(socket_dir, ignore_errors=True)
         # Both wait for threads, and whoever else uses this loop must not.
-        await self._loop.run_in_executor(None, self._close_metrics)
-        await self._loop.run_in_executor(None, self._close_rooms)
+        await loop.run_in_executor(None, self._close_metrics)
+        await loop.run_in_executor(None, self._close_rooms)
 
     def _build_rooms(self) -> tuple[BehaviorService, StreamService, Pipeline, Encoder, Limits]:
         settings = self._settings
@@ -151,6 +169,7 @@ class App:
         device = torch.device(choose_device(device_kind(entry.config)))
         model.to(device)
         content = self._load_content(repository)
+        self._closing.append(content)
         version = (settings.sequence_model, str(entry.latest))
         index = ItemIndex(model, card, settings.index_items)
         engine = SequenceEngine(
@@ -178,6 +197,7 @@ class App:
             cost=cost_of,
             observer=self.metrics,
         )
+        self._closing.append(batcher)
         actions = {action: FIRST_ACTION + at for at, action in enumerate(card.actions)}
         event_limits = _event_limits(settings)
         pipeline = Pipeline(
@@ -205,7 +225,6 @@ class App:
         limits = _call_limits(settings)
         encoder = Encoder(version, card.actions, index.ids, self.store.durability, _content_model(repository, settings))
         self._watch(arena, directory, index, pipeline)
-        self._closing = [batcher, content, self.store]
         service = BehaviorService(pipeline, catalogue, people, content, encoder, limits, event_limits)
         streams = StreamService(pipeline, encoder, self.admission, limits)
         return service, streams, pipeline, encoder, limits
@@ -215,8 +234,8 @@ class App:
         limits = ContentLimits(
             max_text_bytes=settings.max_text_bytes,
             image=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-            images=AdmissionLimits(items=settings.encoder_queue),
-            texts=AdmissionLimits(items=settings.encoder_queue),
+            images=AdmissionLimits(settings.encoder_queue, settings.encoder_queue_bytes),
+            texts=AdmissionLimits(settings.encoder_queue, settings.encoder_queue_bytes),
             cache_bytes=settings.content_cache_bytes,
         )
         image, text = repository.get(settings.image_model), repository.get(settings.text_model)
@@ -224,14 +243,10 @@ class App:
             image.version_dir(),
             text.version_dir(),
             settings.data_dir / "converted",
-            threads=settings.encoder_threads or len(os.sched_getaffinity(0)),
+            threads=settings.encoder_threads or os.cpu_count() or 1,
             limits=limits,
-            image_batches=_batches(
-                image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, settings.encoder_queue
-            ),
-            text_batches=_batches(
-                text, int(parameter(text.config, "max_batch_tokens", "1024")), settings.encoder_queue * MAX_TOKENS
-            ),
+            image_batches=_batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
+            text_batches=_batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
             batch_observer=self.metrics,
             cache_observer=self.metrics,
         )
@@ -274,13 +289,23 @@ class App:
         pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
         return int(server.add_secure_port(target, grpc.ssl_server_credentials([pair])))
 
+    def _serve_metrics(self) -> int:
+        host, port = _metrics_host(self._settings), self._settings.metrics_port
+        try:
+            self._metrics_server, _ = start_http_server(port, addr=host, registry=self.metrics.registry)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {host}:{port} (metrics_port)") from error
+        return int(self._metrics_server.server_port)
+
     def _close_metrics(self) -> None:
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        server, self._metrics_server = self._metrics_server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
 
     def _close_rooms(self) -> None:
-        for room in self._closing:
-            room.close()
+        while self._closing:
+            self._closing.pop().close()  # what was made last asks what was made before it
 
 
 async def serve(settings: Settings, announce: Any = print) -> None:
@@ -291,6 +316,9 @@ async def serve(settings: Settings, announce: Any = print) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     addresses = await app.start()
+    # What the models and libraries are made of lives as long as the process: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
     announce(f"nextact SERVING grpc={addresses.grpc} metrics={addresses.metrics}")
     await stopped.wait()
     await app.stop()
@@ -306,11 +334,11 @@ def device_kind(config: Any) -> InstanceKind:
     raise ValueError(f"{config.name}: instance_group.kind is {kind}; {', '.join(offered)} are offered")
 
 
-def _batches(entry: ModelEntry, max_batch: int, max_queue: int) -> BatchOptions:
+def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> BatchOptions:
     return BatchOptions(
         entry.name,
         max_batch=max_batch,
-        max_queue=max(max_queue, max_batch),  # what is admitted must find room
+        max_queue=max(defaults.max_queue, max_batch),
         max_queue_delay_s=max_queue_delay_s(entry.config),
         kind=device_kind(entry.config),
         half=parameter(entry.config, "half_precision", "false") == "true",
@@ -358,6 +386,7 @@ def _call_limits(settings: Settings) -> Limits:
         candidates=settings.max_candidates,
         top_k=settings.max_top_k,
         default_top_k=settings.default_top_k,
+        ranked_items=settings.max_ranked_items,
         page_size=settings.max_page_size,
         id_bytes=settings.max_id_bytes,
         message_bytes=settings.max_message_bytes,

@@ -70,9 +70,9 @@ class People:
             return when_durable(self._journal.last, False)
         held = bool(self._store.users(user).has_history[0])
         erasure = Erasure(user=int(user[0]), user_key=(int(key[0, 0]), int(key[0, 1])), suppress=suppress)
-        rows = self._residency.bring(user, self._journal.durable)
+        self._residency.reserve(user, self._journal.durable)
         durable = self._journal.commit(CommitGroup(sequence=self._journal.sequence + 1, erased=(erasure,)))
-        self._residency.restart(user, rows, self._journal.sequence, self._journal.durable)
+        self._residency.restart(user, self._journal.sequence, self._journal.durable)
         self._seen.forget(user.tolist(), durable)
         return when_durable(durable, held)
 

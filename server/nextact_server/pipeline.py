@@ -18,7 +18,7 @@ from nextact_server.events.hashing import byte_lengths
 from nextact_server.events.status import Fault, Status
 from nextact_server.events.tickets import Ticket, Tickets
 from nextact_server.events.validation import EventLimits
-from nextact_server.features.content import Content, ContentEncoder, Encoding
+from nextact_server.features.content import Content, ContentEncoder, EncodersFull, Encoding
 from nextact_server.features.errors import ContentError
 from nextact_server.inference.batcher import Batcher, BatchError, QueueFull
 from nextact_server.inference.together import when_all_done
@@ -105,7 +105,7 @@ class Pipeline:
         must not be applied unless it was kept; None: they follow on nothing.
 
         Raises:
-            QueueFull: too many events are waiting; nothing of the calls was taken.
+            QueueFull: too many events, or contents, are waiting; nothing of the calls was taken.
             CallsApart: one of several calls has to wait, and the others must not wait for it; nothing was taken.
             UnknownModelVersion: a call pins a version that is not there.
         """
@@ -143,8 +143,13 @@ class Pipeline:
         self._take_turn(submission, None, ready=True, user_key=user_key)
         return submission
 
-    def room(self, cost: int) -> "Future[None]":
-        """Done when `cost` events may be submitted: for those who would rather wait than be refused."""
+    def room(self, cost: int, refusal: QueueFull | None = None) -> "Future[None]":
+        """Done when `cost` events may be submitted: for those who would rather wait than be refused.
+
+        `refusal` is what `submit` raised; the queue that it came from is the one that is waited for.
+        """
+        if isinstance(refusal, EncodersFull):
+            return self._encoder.room(refusal)
         with self._arrival:
             if self._tickets and self._tickets.cost + cost > self._limits.queue_events:
                 freed: Future[None] = Future()

@@ -45,8 +45,9 @@ class Settings(BaseSettings):
     batch_events: int = Field(4096, ge=1, description="Most events in one step of the sequence model.")
     queue_events: int = Field(65_536, ge=1, description="Most events waiting for the sequence model.")
     user_queue_events: int = Field(10_000, ge=1, description="Most events of one user waiting; more are OVERLOADED.")
-    encoder_queue: int = Field(
-        40_000, ge=1, description="Most texts, and most images, waiting to be encoded; 256 MiB of each at most."
+    encoder_queue: int = Field(40_000, ge=1, description="Most texts, and most images, waiting to be encoded.")
+    encoder_queue_bytes: int = Field(
+        256 * MIB, ge=1, description="Most bytes of texts, and of images, waiting to be encoded."
     )
     index_items: int = Field(2_000_000, ge=1, description="Most items that can be ranked.")
 
@@ -57,6 +58,9 @@ class Settings(BaseSettings):
     max_candidates: int = Field(20_000, ge=1, description="Most candidates in one Rank.")
     max_top_k: int = Field(1000, ge=1, description="Largest top_k.")
     max_page_size: int = Field(1000, ge=1, description="Largest page_size.")
+    max_ranked_items: int = Field(
+        1_000_000, ge=1, description="Most items ranked in one answer: top_k times the events of the call or message."
+    )
     default_top_k: int = Field(10, ge=1, description="top_k where a call names none.")
     max_message_bytes: int = Field(32 * MIB, ge=1024, description="Largest gRPC message, either way.")
     max_id_bytes: int = Field(256, ge=1, description="Longest user, item, message or session id.")

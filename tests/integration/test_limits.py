@@ -204,3 +204,30 @@ def test_a_message_at_the_limit_is_read(start_server: StartServer) -> None:
     payload = sized(pb.PredictRequest, "request_id", MIB)
     refusal = refused(lambda: server.raw("Predict", payload))
     assert (refusal.code.name, refusal.fields) == ("INVALID_ARGUMENT", ("request_id",))
+
+
+def test_an_answer_holds_so_many_ranked_items_and_no_more(start_server: StartServer) -> None:
+    server = start_server(max_ranked_items=6)
+    events = [event(new_name()) for _ in range(3)]
+    assert len(server.stub.Predict(predict(events, top_k=2)).predictions) == 3
+    refusal = refused(lambda: server.stub.Predict(predict(events, top_k=3)))
+    assert refusal.code.name == "INVALID_ARGUMENT"
+    assert "max_ranked_items" in refusal.message
+    scores = server.stub.Predict(predict(events, top_k=3, outputs=["OUTPUT_ACTIONS"]))
+    assert len(scores.predictions) == 3
+
+
+def test_long_texts_make_short_pages_and_nothing_is_left_out(start_server: StartServer) -> None:
+    server = start_server(max_message_bytes=64 * 1024)
+    ids = [f"{at:02d}" for at in range(12)]
+    for item_id in ids:
+        server.stub.UpsertItems(pb.UpsertItemsRequest(items=[pb.Item(item_id=item_id, text="long " * 4000)]))
+    listed, token = [], ""
+    while True:
+        page = server.stub.ListItems(pb.ListItemsRequest(page_size=100, page_token=token))
+        assert page.ByteSize() <= 64 * 1024
+        listed += [item.item_id for item in page.items]
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == ids

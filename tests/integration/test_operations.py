@@ -2,10 +2,13 @@
 
 import gc
 import shutil
+import socket
 import subprocess
+import tempfile
 import threading
 import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
 
 import grpc
 import psutil
@@ -13,11 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.event_makers import arrow_message, event, new_name, predict, rows_message
-from support.gated_content import Gate
+from support.gated_content import Gate, gated_encoder
 from support.open_stream import OpenStream
 from support.pictures import bomb, picture, truncated
 from support.refusals import refusal_of, refused
-from support.serving import PATIENCE, Serving, StartServer, connect
+from support.serving import PATIENCE, AppWithContent, LoopThread, Serving, StartServer, connect, settings_for
 
 from nextact.v1 import behavior_pb2 as pb
 from nextact.v1.behavior_pb2_grpc import BehaviorServiceStub
@@ -107,6 +110,80 @@ def test_an_idle_stream_does_not_hold_up_a_drain(start_server: StartServer) -> N
     assert acknowledged == []
     assert refusal_of(error).code.name == "UNAVAILABLE"
     stopped.result(PATIENCE)
+
+
+def test_a_drain_past_its_grace_tells_those_who_still_wait(
+    start_server: StartServer, transport: str, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    if transport != "native":
+        pytest.skip("grpcio ends its calls itself")
+    server = start_server(drain_seconds=0.2)
+    gate.close()
+    item = pb.UpsertItemsRequest(items=[pb.Item(item_id=new_name("item"), text="slow as well")])
+    waiting = [
+        server.stub.Predict.future(predict([event(new_name(), text="slow")]), timeout=PATIENCE),
+        server.stub.UpsertItems.future(item, timeout=PATIENCE),
+    ]
+    gate.await_waiting(2)
+    server.begin_stop().result(PATIENCE)
+    for call in waiting:
+        refusal = refused(lambda call=call: call.result(PATIENCE))
+        assert (refusal.code.name, refusal.message) == ("UNAVAILABLE", "the server is stopping")
+    gate.open()
+    gc.collect()
+    assert [record for record in caplog.records if record.name in ("asyncio", "concurrent.futures")] == []
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
+
+
+def own_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return sorted(name for name in names if name.startswith(("native-", "batch-")))
+
+
+@pytest.mark.parametrize("broken", ["at its end", "by a taken port"])
+def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(
+    transport: str, loop: LoopThread, tiny_repository: Path, data_dir: Path, gate: Gate, broken: str
+) -> None:
+    grpc_port, metrics_port = free_ports()
+    settings = settings_for(tiny_repository, data_dir, transport, grpc_port=grpc_port, metrics_port=metrics_port)
+    app = AppWithContent(settings, None, gated_encoder(gate))
+    before = own_threads(), set(Path(tempfile.gettempdir()).glob("nextact-*"))
+    with socket.socket() as holder, pytest.MonkeyPatch.context() as patch:
+        if broken == "at its end":
+            patch.setattr(app._health, "set", Mock(side_effect=OSError("no more")))
+        else:
+            holder.bind(("127.0.0.1", grpc_port))
+            holder.listen()
+        for _ in range(2):
+            with pytest.raises((OSError, RuntimeError)):
+                loop.run(app.start())
+            with pytest.raises(OSError, match="refused"):
+                urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=PATIENCE)
+    assert (own_threads(), set(Path(tempfile.gettempdir()).glob("nextact-*"))) == before
+    address = loop.run(app.start()).grpc
+    with connect(address) as channel:
+        answer = BehaviorServiceStub(channel).Predict(predict([event(new_name())]), timeout=PATIENCE)
+        assert answer.results[0].status == pb.EVENT_STATUS_ACCEPTED
+    loop.run(app.stop())
+
+
+def test_a_server_whose_start_failed_can_be_stopped(
+    transport: str, loop: LoopThread, tiny_repository: Path, data_dir: Path, gate: Gate
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        settings = settings_for(tiny_repository, data_dir, transport, metrics_port=holder.getsockname()[1])
+        app = AppWithContent(settings, None, gated_encoder(gate))
+        with pytest.raises(OSError, match="metrics_port"):
+            loop.run(app.start())
+        loop.run(app.stop())
 
 
 @pytest.fixture(scope="session")

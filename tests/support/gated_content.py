@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from support.tiny_model import CONTENT_DIM
 
+from nextact_server.features.admission import Admission, AdmissionLimits
 from nextact_server.features.cache import VectorCache
 from nextact_server.features.content import ContentEncoder
 from nextact_server.features.encoder import EncoderVersions
@@ -62,9 +63,10 @@ class Gate:
         return futures
 
 
-def gated_encoder(gate: Gate) -> ContentEncoder:
-    """The real front door, cache and hashes included, before encoders that the gate holds up."""
-    return ContentEncoder(gate, gate, EncoderVersions(text="gated", image="gated"), VectorCache(1 << 20))
+def gated_encoder(gate: Gate, limits: AdmissionLimits | None = None) -> ContentEncoder:
+    """The real front door, admission, cache and hashes included, before encoders that the gate holds up."""
+    versions = EncoderVersions(text="gated", image="gated")
+    return ContentEncoder(gate, gate, versions, VectorCache(1 << 20), Admission(limits, limits))
 
 
 def _compute(content: Any, future: "Future[Any]") -> None:

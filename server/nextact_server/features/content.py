@@ -1,13 +1,13 @@
 """Texts and images to vectors of one content space: the front door of this package.
 
-A content goes cache -> intake (decode or tokenize) -> batcher -> model, and back the same way.
+A content goes cache -> admission -> intake (decode or tokenize) -> batcher -> model, and back the same way.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nextact_server.features.admission import AdmissionLimits
+from nextact_server.features.admission import Admission, AdmissionLimits, EncodersFull
 from nextact_server.features.cache import CacheObserver, ContentHash, VectorCache
 from nextact_server.features.decode import ImageLimits, decode_image
 from nextact_server.features.encoder import Content, ContentEncoder, EncoderVersions, Encoding
@@ -32,6 +32,7 @@ __all__ = [
     "ContentHash",
     "ContentLimits",
     "EncoderError",
+    "EncodersFull",
     "Encoding",
     "ImageLimits",
     "Vector",
@@ -134,15 +135,15 @@ def load_content_encoder(
         image_batcher,
         threads=min(threads, DECODERS),
         cores=cores,
-        limits=limits.images,
         batch=image_batches.max_batch,
     )
-    text_intake = TextIntake(text.tokenize, text_batcher, cores=cores, limits=limits.texts)
+    text_intake = TextIntake(text.tokenize, text_batcher, cores=cores)
     return ContentEncoder(
         text_intake,
         image_intake,
         EncoderVersions(text=text.version, image=image.version),
         VectorCache(limits.cache_bytes, cache_observer),
+        Admission(limits.texts, limits.images),
         max_text_bytes=limits.max_text_bytes,
         close=_closing(image, text, image_intake, text_intake, image_batcher.close, text_batcher.close),
     )

@@ -1,6 +1,7 @@
 """Contents to vectors: each hashed, looked up in the cache, and computed once if nobody has it."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nextact_server.features.admission import Admission, EncodersFull, Load
 from nextact_server.features.cache import ContentHash, VectorCache
 from nextact_server.features.errors import ContentError
 from nextact_server.features.vectors import CONTENT_DIM, Vector, mean_direction
@@ -57,7 +59,10 @@ class ContentEncoder:
     both, and is cached as a whole besides its parts.
 
     Futures are done on internal threads: a callback must be short. Cancelling one is the caller's own affair, the work
-    goes on for the cache. A failed one holds ContentError (the content is at fault), QueueFull or BatcherClosed.
+    goes on for the cache. A failed one holds ContentError (the content is at fault) or BatcherClosed.
+
+    What a call brings is admitted whole or, with EncodersFull, not at all; contents in the cache, or on their way for
+    somebody else, cost nothing.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class ContentEncoder:
         image: ImageSource,
         versions: EncoderVersions,
         cache: VectorCache,
+        admission: Admission | None = None,
         *,
         max_text_bytes: int = 64 * 1024,
         max_text_setting: str = "max_text_bytes",
@@ -74,6 +80,8 @@ class ContentEncoder:
         self._text = text
         self._image = image
         self._cache = cache
+        self._admission = admission or Admission()
+        self._claiming = threading.Lock()
         self._max_text_bytes = max_text_bytes
         self._max_text_setting = max_text_setting
         self._close = close
@@ -87,23 +95,26 @@ class ContentEncoder:
         return self._parts(content)[-1][0]
 
     def encode_text(self, text: str) -> Future[Vector]:
-        """Encode a text."""
+        """Encode a text. Raises as `encode_many`."""
         return self.encode(Content(text=text))
 
     def encode_image(self, data: bytes) -> Future[Vector]:
-        """Encode an encoded image (JPEG, PNG, WebP)."""
+        """Encode an encoded image (JPEG, PNG, WebP). Raises as `encode_many`."""
         return self.encode(Content(image=data))
 
     def encode(self, content: Content) -> Future[Vector]:
-        """Encode one content."""
+        """Encode one content. Raises as `encode_many`."""
         return self.encode_many((content,))[0]
 
     def encode_many(self, contents: Sequence[Content]) -> list[Future[Vector]]:
-        """Encode contents, each with a future of its own, in order; a bad one never fails another."""
+        """Encode contents, each with a future of its own, in order; a bad one never fails another.
+
+        Raises EncodersFull if there is no room for all that is to be computed; then nothing was started.
+        """
         return [encoding.vector for encoding in self.encode_hashed(contents)]
 
     def encode_hashed(self, contents: Sequence[Content]) -> list["Encoding"]:
-        """As `encode_many`, with the hash of each beside its future, hashed once."""
+        """As `encode_many`, with the hash of each beside its future, hashed once. Raises as `encode_many`."""
         encodings: list[Encoding | None] = []
         places: list[int] = []
         parts: list[_Parts] = []
@@ -120,6 +131,10 @@ class ContentEncoder:
         for place, part, future in zip(places, parts, self._start(parts), strict=True):
             encodings[place] = Encoding(part[-1][0], future)
         return [encoding for encoding in encodings if encoding is not None]
+
+    def room(self, refusal: EncodersFull) -> Future[None]:
+        """Return a future that is done once what was refused would be admitted: then one asks again."""
+        return self._admission.room(refusal.load)
 
     def cached(self, key: ContentHash) -> Vector | None:
         """Return the vector of a content that is in the cache."""
@@ -181,43 +196,66 @@ class ContentEncoder:
 
     def _start(self, contents: Sequence["_Parts"]) -> list[Future[Vector]]:
         """Claim contents in the cache and start on those that are nobody's yet."""
-        futures, claimed = self._cache.claim([parts[-1][0] for parts in contents])
-        if not claimed:
-            return futures
-        mine = [contents[place] for place in claimed]
+        claim = self._claim(contents)
+        started = 0
         try:
-            self._compute([parts[0] for parts in mine if len(parts) == 1])
-            self._join([parts for parts in mine if len(parts) == 3])
+            if claim.texts:
+                self._follow(claim.texts, self._text.submit_many([text for _, text in claim.texts]))
+                started = len(claim.texts)
+            if claim.images:
+                self._follow(claim.images, self._image.submit_many([image for _, image in claim.images]))
+                started = len(claim.singles)
         except BaseException as error:  # somebody else may already wait for what was claimed here
-            for parts in mine:
-                self._cache.fail(parts[-1][0], error)
+            for key, data in claim.singles[started:]:
+                self._admission.leave(Load.of((data,)))
+                self._cache.fail(key, error)
+            self._join(claim)
             raise
-        return futures
+        self._join(claim)
+        return claim.futures
 
-    def _compute(self, singles: Sequence["_Part"]) -> None:
-        texts = [(key, data) for key, data in singles if isinstance(data, str)]
-        images = [(key, data) for key, data in singles if isinstance(data, bytes)]
-        started = [
-            *zip(texts, self._text.submit_many([data for _, data in texts]) if texts else (), strict=True),
-            *zip(images, self._image.submit_many([data for _, data in images]) if images else (), strict=True),
-        ]
-        for (key, _), future in started:
-            future.add_done_callback(partial(self._keep, key))
+    def _claim(self, contents: Sequence["_Parts"]) -> "_Claim":
+        """Claim contents and, of those with text and image, the parts too; raises EncodersFull with nothing claimed."""
+        with self._claiming:  # nobody may join what is given up again
+            futures, mine = self._cache.claim([parts[-1][0] for parts in contents])
+            claimed = [contents[place] for place in mine]
+            pairs = [parts for parts in claimed if len(parts) == 3]
+            parts_of_pairs = [part for parts in pairs for part in parts[:2]]
+            halves, new = self._cache.claim([key for key, _ in parts_of_pairs]) if pairs else ([], [])
+            singles = [parts[0] for parts in claimed if len(parts) == 1] + [parts_of_pairs[place] for place in new]
+            claim = _Claim(
+                futures,
+                [(key, data) for key, data in singles if isinstance(data, str)],
+                [(key, data) for key, data in singles if isinstance(data, bytes)],
+                [parts[-1][0] for parts in pairs],
+                halves,
+            )
+            if not singles:
+                return claim
+            try:
+                self._admission.enter(Load.of([data for _, data in claim.singles]))
+            except BaseException as refusal:
+                for key in (*(key for key, _ in claim.singles), *claim.pairs):
+                    self._cache.fail(key, refusal)
+                raise
+            return claim
 
-    def _keep(self, key: ContentHash, done: Future[Vector]) -> None:
+    def _follow(self, singles: Sequence[tuple[ContentHash, str | bytes]], started: Sequence[Future[Vector]]) -> None:
+        for (key, data), future in zip(singles, started, strict=True):
+            future.add_done_callback(partial(self._keep, key, Load.of((data,))))
+
+    def _keep(self, key: ContentHash, load: Load, done: Future[Vector]) -> None:
+        self._admission.leave(load)
         error = done.exception()
         if error is not None:
             self._cache.fail(key, error)
         else:
             self._cache.settle(key, done.result())
 
-    def _join(self, pairs: Sequence["_Parts"]) -> None:
-        """Compute contents with both parts, whose parts may be in the cache, or on their way for somebody else."""
-        if not pairs:
-            return
-        halves = self._start([[part] for parts in pairs for part in parts[:2]])
-        for parts, text, image in zip(pairs, halves[::2], halves[1::2], strict=True):
-            text.add_done_callback(partial(self._text_done, parts[-1][0], image))
+    def _join(self, claim: "_Claim") -> None:
+        """Follow the parts of contents with both; somebody else may have begun one of them."""
+        for key, text, image in zip(claim.pairs, claim.halves[::2], claim.halves[1::2], strict=True):
+            text.add_done_callback(partial(self._text_done, key, image))
 
     def _text_done(self, key: ContentHash, image: Future[Vector], text: Future[Vector]) -> None:
         image.add_done_callback(partial(self._keep_mean, key, text))
@@ -236,6 +274,21 @@ class Encoding:
 
     key: ContentHash | None
     vector: Future[Vector]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What one call has to compute: texts, images, and the wholes of pairs, whose halves (text, image, ...) come."""
+
+    futures: list[Future[Vector]]
+    texts: "list[tuple[ContentHash, str]]"
+    images: "list[tuple[ContentHash, bytes]]"
+    pairs: list[ContentHash]
+    halves: list[Future[Vector]]
+
+    @property
+    def singles(self) -> "list[tuple[ContentHash, str | bytes]]":
+        return [*self.texts, *self.images]
 
 
 _Part = tuple[ContentHash, str | bytes | None]

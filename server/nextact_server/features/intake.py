@@ -1,4 +1,4 @@
-"""How contents reach a batcher: admitted, prepared on threads that are not the batcher's, handed on together."""
+"""How contents reach a batcher: prepared on threads that are not the batcher's, handed on together."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,9 +9,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nextact_server.features.admission import Admission, AdmissionLimits
 from nextact_server.features.vectors import Vector
-from nextact_server.inference.batcher import Batcher, BatcherClosed
+from nextact_server.inference.batcher import Batcher, BatcherClosed, QueueFull
 from nextact_server.inference.cores import CoreBudget
 
 __all__ = ["ImageIntake", "TextIntake"]
@@ -22,7 +21,10 @@ P = TypeVar("P")
 
 
 class _HandOn(Generic[P]):
-    """Prepared items, each with the future it was promised, to the batcher and back."""
+    """Prepared items, each with the future it was promised, to the batcher and back.
+
+    They were admitted already, so a full batcher refuses none of them: the preparing thread waits for room.
+    """
 
     def __init__(self, batcher: Batcher[P, Vector]) -> None:
         self._batcher = batcher
@@ -32,12 +34,32 @@ class _HandOn(Generic[P]):
             return
         try:
             answers = self._batcher.submit_many([prepared for prepared, _ in items])
-        except Exception as refused:  # full or closed: everyone hears of it, and the preparing thread goes on
+        except QueueFull:
+            for prepared, future in items:
+                self._when_room(prepared, future)
+        except Exception as refused:  # closed: everyone hears of it, and the preparing thread goes on
             for _, future in items:
                 future.set_exception(refused)
-            return
-        for answer, (_, future) in zip(answers, items, strict=True):
-            answer.add_done_callback(partial(_pass_on, future))
+        else:
+            for answer, (_, future) in zip(answers, items, strict=True):
+                answer.add_done_callback(partial(_pass_on, future))
+
+    def _when_room(self, prepared: P, future: Future[Vector]) -> None:
+        while True:
+            try:
+                answer = self._batcher.submit(prepared)
+            except QueueFull as full:
+                try:
+                    self._batcher.room(full.cost).result()
+                except Exception as refused:  # closed meanwhile, or it can never fit
+                    future.set_exception(refused)
+                    return
+            except Exception as refused:
+                future.set_exception(refused)
+                return
+            else:
+                answer.add_done_callback(partial(_pass_on, future))
+                return
 
 
 class ImageIntake:
@@ -51,7 +73,6 @@ class ImageIntake:
         batcher: where pixels go; closed by its owner, after this.
         threads: size of the pool.
         cores: each decoding thread takes one of these while it decodes.
-        limits: what is admitted, beyond which an image fails with QueueFull.
         batch: how many images are handed on together.
         decoded: most images that may lie decoded and unanswered, some 150 KB each.
     """
@@ -63,7 +84,6 @@ class ImageIntake:
         *,
         threads: int,
         cores: CoreBudget,
-        limits: AdmissionLimits,
         batch: int = 16,
         decoded: int | None = None,
     ) -> None:
@@ -74,7 +94,6 @@ class ImageIntake:
         self._batch = batch
         # Always room for more than a batch that gathers and one image per decoder, or nobody could go on.
         self._slots = threading.Semaphore(max(decoded or 4 * batch, batch + threads))
-        self._admission = Admission(f"{batcher.name} (encoder_queue)", limits)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._lock = threading.Lock()
         self._undecoded = 0
@@ -85,16 +104,11 @@ class ImageIntake:
         return [self._submit(data) for data in images]
 
     def close(self) -> None:
-        """Decode and hand on what was admitted, then stop."""
+        """Decode and hand on what was taken, then stop."""
         self._pool.shutdown(wait=True)
 
     def _submit(self, data: bytes) -> Future[Vector]:
         future: Future[Vector] = Future()
-        refusal = self._admission.enter(len(data))
-        if refusal is not None:
-            future.set_exception(refusal)
-            return future
-        future.add_done_callback(partial(self._admission.leave_after, len(data)))
         with self._lock:
             self._undecoded += 1
         try:
@@ -140,49 +154,37 @@ class TextIntake:
         batcher: Batcher[Tokens, Vector],
         *,
         cores: CoreBudget,
-        limits: AdmissionLimits,
     ) -> None:
         self._tokenize = tokenize
         self._name = batcher.name
         self._hand_on = _HandOn(batcher)
         self._cores = cores
-        self._admission = Admission(f"{batcher.name} (encoder_queue)", limits)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     def submit_many(self, texts: Sequence[str]) -> list[Future[Vector]]:
-        """Take texts; each future gets its vector, or whatever refused or broke it. What was taken goes on together."""
-        futures: list[Future[Vector]] = []
-        admitted: list[tuple[str, Future[Vector]]] = []
-        for text in texts:
-            future: Future[Vector] = Future()
-            futures.append(future)
-            refusal = self._admission.enter(len(text))
-            if refusal is not None:
-                future.set_exception(refusal)
-                continue
-            future.add_done_callback(partial(self._admission.leave_after, len(text)))
-            admitted.append((text, future))
-        if admitted:
-            try:
-                self._pool.submit(self._work, admitted)
-            except RuntimeError:  # the pool is shut
-                for _, future in admitted:
-                    future.set_exception(BatcherClosed(self._name))
+        """Take texts; each future gets its vector, or whatever refused or broke it. They go on together."""
+        futures: list[Future[Vector]] = [Future() for _ in texts]
+        taken = list(zip(texts, futures, strict=True))
+        try:
+            self._pool.submit(self._work, taken)
+        except RuntimeError:  # the pool is shut
+            for future in futures:
+                future.set_exception(BatcherClosed(self._name))
         return futures
 
     def close(self) -> None:
-        """Tokenize and hand on what was admitted, then stop."""
+        """Tokenize and hand on what was taken, then stop."""
         self._pool.shutdown(wait=True)
 
-    def _work(self, admitted: Sequence[tuple[str, Future[Vector]]]) -> None:
+    def _work(self, taken: Sequence[tuple[str, Future[Vector]]]) -> None:
         try:
             with self._cores.use(1):
-                tokens = self._tokenize([text for text, _ in admitted])
+                tokens = self._tokenize([text for text, _ in taken])
         except BaseException as error:
-            for _, future in admitted:
+            for _, future in taken:
                 future.set_exception(error)
             return
-        self._hand_on([(one, future) for one, (_, future) in zip(tokens, admitted, strict=True)])
+        self._hand_on([(one, future) for one, (_, future) in zip(tokens, taken, strict=True)])
 
 
 def _pass_on(future: Future[Vector], done: Future[Vector]) -> None:

@@ -26,6 +26,7 @@ WANTS = {
     pb.OUTPUT_ITEMS: Want.ITEMS,
     pb.OUTPUT_NEXT: Want.NEXT,
 }
+ITEMS = int(Want.ITEMS)
 STREAM_PER = {
     pb.STREAM_PREDICTIONS_UNSPECIFIED: Per.NOTHING,
     pb.STREAM_PREDICTIONS_NONE: Per.NOTHING,
@@ -81,6 +82,16 @@ def filter_of(message: pb.ItemFilter, field: str, limits: Limits) -> Filter:
     )
 
 
+def check_ranked(options: CallOptions, events: int, limits: Limits) -> None:
+    """Raises INVALID_ARGUMENT where an answer could hold more ranked items than is allowed."""
+    if options.want & ITEMS and options.per is not Per.NOTHING and options.top_k * events > limits.ranked_items:
+        raise invalid(
+            "options.top_k",
+            f"{options.top_k} for each of {events} events; at most {limits.ranked_items} items are ranked in one "
+            "answer (max_ranked_items)",
+        )
+
+
 class PredictReader:
     """Makes calls of Predict requests. What callers ask beside their events is mostly the same: it is read once."""
 
@@ -99,6 +110,7 @@ class PredictReader:
             raise invalid("request_id", f"longer than {limits.id_bytes} bytes (max_id_bytes)")
         serialized = request.options.SerializeToString()
         options = self._known(serialized) if len(serialized) <= KNOWN_OPTIONS_BYTES else self._options(serialized)
+        check_ranked(options, history + events, limits)
         return Call(start=start, stop=start + history + events, options=options, history=history)
 
     def _options(self, serialized: bytes) -> CallOptions:

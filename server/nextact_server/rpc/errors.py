@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from nextact_server.inference.batcher import BatcherClosed, BatchError, QueueFull
+from nextact_server.inference.batcher import BatcherClosed, BatchError, DeadlineExpired, QueueFull
 from nextact_server.pipeline import UnknownModelVersion
 from nextact_server.sequence.index import IndexFull
 from nextact_server.sequence.journal import StoreUnavailable
@@ -96,6 +96,8 @@ def as_call_error(error: BaseException) -> CallError:
         return unavailable(str(error))
     if isinstance(error, BatcherClosed):
         return unavailable("the server is stopping")
+    if isinstance(error, DeadlineExpired):
+        return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
     if isinstance(error, BatchError):
         logger.error("a batch failed", exc_info=error)
         return unavailable(str(error))

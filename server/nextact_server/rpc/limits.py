@@ -14,6 +14,7 @@ class Limits:
     candidates: int = 20_000
     top_k: int = 1000
     default_top_k: int = 10
+    ranked_items: int = 1_000_000
     page_size: int = 1000
     id_bytes: int = 256
     message_bytes: int = 32 * 1024 * 1024

@@ -19,12 +19,14 @@ from nextact_server.pipeline import Pipeline, Submission
 from nextact_server.rpc.admission import Admission
 from nextact_server.rpc.decode import PredictReader, event_columns, has_content, parse
 from nextact_server.rpc.encode import Encoder
-from nextact_server.rpc.errors import CallError, as_call_error
+from nextact_server.rpc.errors import CallError, as_call_error, unavailable
 from nextact_server.rpc.limits import Limits
 from nextact_server.rpc.service import SERVICE, BehaviorService, UnaryMethod
 
 PREDICT = "Predict"
 BURST = 256
+FLUSH_S = 0.05
+"""Seconds for the last answers to be written: closing the front drops those that are not, and it does not say when."""
 
 
 class _Predict(NamedTuple):
@@ -72,43 +74,62 @@ class NativeServer:
         self._thread.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Lets calls in flight finish for at most `grace_s` seconds, then closes."""
-        started = self._loop.time()
-        answers = [asyncio.wrap_future(submission.future) for submission, _ in list(self._open.values())]
-        if answers or self._tasks:
-            await asyncio.wait([*answers, *self._tasks.values()], timeout=grace_s)
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=max(0.0, started + grace_s - self._loop.time()))
-        for task in list(self._tasks.values()):
-            task.cancel()
+        """Lets calls in flight finish for at most `grace_s` seconds, ends the others with UNAVAILABLE, then closes.
+
+        Also for a server that was not started, or not wholly.
+        """
+        end = self._loop.time() + grace_s
+        while (unanswered := self._unanswered()) and (left := end - self._loop.time()) > 0:
+            await asyncio.wait(unanswered, timeout=left)
+        # The first answer to a call is the one that counts: what its end makes of it afterwards is lost.
+        stopping = unavailable("the server is stopping")
+        for call_id, opened in list(self._open.items()):
+            self._fail(call_id, stopping)
+            self._pipeline.withdraw(*opened)
+        while tasks := dict(self._tasks):
+            for call_id, task in tasks.items():
+                self._fail(call_id, stopping)
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        if self._thread.ident is not None:
+            await asyncio.sleep(FLUSH_S)
         await self._loop.run_in_executor(None, self._front.close)
-        await self._loop.run_in_executor(None, self._thread.join)
+        if self._thread.ident is not None:
+            await self._loop.run_in_executor(None, self._thread.join)
+
+    def _unanswered(self) -> list[asyncio.Future[Any]]:
+        answers = [asyncio.wrap_future(submission.future) for submission, _ in list(self._open.values())]
+        for answer in answers:  # what went wrong is told to its caller, and must not be complained of here too
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return [*answers, *self._tasks.values()]
 
     # The dispatching thread ---------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         front = self._front
         while (events := front.recv_batch_details(BURST)) is not None:
-            predicts: list[_Predict] = []
+            predicts: dict[int, pb.PredictRequest] = {}
             while events and len(predicts) < BURST:
                 self._read(events, predicts)
                 # What came while these were read goes with them.
                 events = front.recv_batch_details(BURST, timeout_ms=0) or []
             if predicts:
-                self._guarded(self._predict, [predict.call_id for predict in predicts], predicts)
+                self._guarded(self._predict, list(predicts), [_Predict(*predict) for predict in predicts.items()])
 
-    def _read(self, events: Sequence[tuple[Any, ...]], predicts: list[_Predict]) -> None:
+    def _read(self, events: Sequence[tuple[Any, ...]], predicts: dict[int, pb.PredictRequest]) -> None:
         """Adds the Predict calls among what was received; everything else goes its own way at once."""
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
-                self._cancel(call_id)
+                # Its caller may have gone, or its deadline passed, before it was even read.
+                if predicts.pop(call_id, None) is None:
+                    self._cancel(call_id)
                 continue
             name, method = self._methods[method_id]
             try:
                 metadata, peer, _ = details
                 self._admission.admit(name, metadata, peer, len(payload))
                 if name == PREDICT:
-                    predicts.append(_Predict(call_id, parse(pb.PredictRequest, payload)))
+                    predicts[call_id] = parse(pb.PredictRequest, payload)
                 else:
                     self._loop.call_soon_threadsafe(self._start_task, call_id, method, payload)
             except Exception as error:
@@ -160,7 +181,7 @@ class NativeServer:
         for number, predict in enumerate(taken):
             self._open[predict.call_id] = submission, number
         call_ids = [predict.call_id for predict in taken]
-        submission.future.add_done_callback(lambda _: self._guarded(self._answer, call_ids, submission, call_ids))
+        submission.future.add_done_callback(lambda _: self._done(submission, call_ids))
         self._last = submission.queued
 
     def _wait_for_step(self) -> None:
@@ -193,9 +214,12 @@ class NativeServer:
 
     # Answers, on the thread that made them --------------------------------------------------------------------------
 
-    def _answer(self, submission: Submission, call_ids: Sequence[int]) -> None:
-        for call_id in call_ids:
+    def _done(self, submission: Submission, call_ids: Sequence[int]) -> None:
+        self._guarded(self._answer, call_ids, submission, call_ids)
+        for call_id in call_ids:  # not before: who stops the server waits for the answers to those that are open
             self._open.pop(call_id, None)
+
+    def _answer(self, submission: Submission, call_ids: Sequence[int]) -> None:
         if submission.future.cancelled():
             return
         error = submission.future.exception()
@@ -212,7 +236,9 @@ class NativeServer:
     # The event loop's thread ----------------------------------------------------------------------------------------
 
     def _start_task(self, call_id: int, method: UnaryMethod, payload: bytes) -> None:
-        self._tasks[call_id] = self._loop.create_task(self._run(call_id, method, payload))
+        task = self._tasks[call_id] = self._loop.create_task(self._run(call_id, method, payload))
+        # Not the task's own work: cancelled before its first step, it does none.
+        task.add_done_callback(lambda _: self._tasks.pop(call_id, None))
 
     def _cancel_task(self, call_id: int) -> None:
         task = self._tasks.get(call_id)
@@ -228,5 +254,3 @@ class NativeServer:
             raise
         except Exception as error:
             self._fail(call_id, as_call_error(error))
-        finally:
-            self._tasks.pop(call_id, None)

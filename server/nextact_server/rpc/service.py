@@ -150,21 +150,38 @@ class BehaviorService:
         """A page of the catalogue."""
         request = parse(pb.ListItemsRequest, payload)
         size = page_size(request.page_size, self._limits.page_size)
-        records = self._catalogue.page(name_of(request.page_token), size + 1)  # one more says if this is the last page
+        after = name_of(request.page_token)
+        return self._shrunk(lambda entries: self._items_page(after, entries), size)
+
+    def _items_page(self, after: str, size: int) -> bytes:
+        records = self._catalogue.page(after, size + 1)  # one more says if this is the last page
         response = pb.ListItemsResponse(items=[_item(record, with_image=False) for record in records[:size]])
         if len(records) > size:
             response.next_page_token = token_of(records[size - 1].item_id)
         return response.SerializeToString()
+
+    def _shrunk(self, page: Callable[[int], bytes], size: int) -> bytes:
+        """The page of at most `size` entries that fits into a message: long texts make short pages."""
+        response = page(size)
+        while len(response) > self._limits.message_bytes and size > 1:
+            size //= 2
+            response = page(size)
+        return response
 
     async def get_user(self, payload: bytes) -> bytes:
         """A page of what is held about a user."""
         request = parse(pb.GetUserRequest, payload)
         self._check_identity(request.user_id, request.anonymous_id)
         size = page_size(request.page_size, self._limits.page_size)
-        person = self._people.get(request.user_id, request.anonymous_id, cursor_of(request.page_token), size)
-        if person is None:
-            raise CallError(grpc.StatusCode.NOT_FOUND, f"nothing is held about {_named(request)}")
-        return _user(request, person).SerializeToString()
+        before = cursor_of(request.page_token)
+
+        def page(entries: int) -> bytes:
+            person = self._people.get(request.user_id, request.anonymous_id, before, entries)
+            if person is None:
+                raise CallError(grpc.StatusCode.NOT_FOUND, f"nothing is held about {_named(request)}")
+            return _user(request, person).SerializeToString()
+
+        return self._shrunk(page, size)
 
     async def delete_user(self, payload: bytes) -> bytes:
         """Erases a user."""

@@ -10,11 +10,11 @@ import grpc
 from nextact.v1 import behavior_pb2 as pb
 from nextact_server.events.arrow import ArrowError, read_events
 from nextact_server.events.batch import EventBatch
-from nextact_server.events.call import Call, Per
+from nextact_server.events.call import Call
 from nextact_server.inference.batcher import QueueFull
 from nextact_server.pipeline import Pipeline, Submission
 from nextact_server.rpc.admission import Admission
-from nextact_server.rpc.decode import STREAM_PER, event_columns, options_of, parse
+from nextact_server.rpc.decode import STREAM_PER, check_ranked, event_columns, options_of, parse
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.errors import CallError, as_call_error, invalid, unavailable
 from nextact_server.rpc.limits import Limits
@@ -126,14 +126,17 @@ class StreamService:
 
     async def _submit(self, request: pb.StreamEventsRequest, epoch: int) -> Submission:
         batch = self._batch(request)
-        options = options_of(request.options, STREAM_PER.get(request.predictions, Per.NOTHING), self._limits)
+        if request.predictions not in STREAM_PER:
+            raise invalid("predictions", f"{request.predictions} is not a kind of predictions")
+        options = options_of(request.options, STREAM_PER[request.predictions], self._limits)
+        check_ranked(options, batch.size, self._limits)
         call = Call(start=0, stop=batch.size, options=options)
         while True:
             try:
                 return self._pipeline.submit(batch, (call,), epoch)
-            except QueueFull:
+            except QueueFull as refusal:
                 # A stream waits for room instead of being refused: it simply reads no further meanwhile.
-                await asyncio.wrap_future(self._pipeline.room(batch.size))
+                await asyncio.wrap_future(self._pipeline.room(batch.size, refusal))
 
     def _batch(self, request: pb.StreamEventsRequest) -> EventBatch:
         limit = self._limits.stream_events

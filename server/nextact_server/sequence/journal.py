@@ -1,6 +1,7 @@
 """What was given to the store and how far it is durable: the arena may run ahead of the disk, its answers may not."""
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextact_server.events.key_table import KeyTable
+from nextact_server.inference.batch_future import answer, fail
 from nextact_server.storage.seam import APPLIED_BIT, CommitGroup, EventRows, Store
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ _NO_KEYS = np.zeros((0, 2), np.uint64)
 class Journal:
     """Numbers the commit groups and remembers those that are still on their way to the store.
 
-    The stage's thread calls everything here; futures of the store may complete on any thread.
+    The stage's thread calls everything here; futures of the store may complete on any thread, and `on_health` is told
+    on that thread: it must not block, nor call back.
     """
 
     def __init__(self, store: Store, on_health: Callable[[bool], None]) -> None:
@@ -52,6 +55,8 @@ class Journal:
         self._pending_ids = KeyTable()
         self._pending_erased = KeyTable()
         self._pending_suppressed = KeyTable()
+        self._health = threading.Lock()
+        """Held while `_failed` and `_generation`, and what was told of them, change."""
         self._failed = False
         self._generation = 0
         self.epoch = 0
@@ -143,14 +148,16 @@ class Journal:
             self.durable = oldest.sequence
 
     def _note_failure(self, generation: int, future: "Future[None]") -> None:
-        # What was lost before the store was reopened has been dealt with.
-        if generation == self._generation and future.exception() is not None and not self._failed:
+        error = future.exception()
+        if error is None:
+            return
+        with self._health:
+            # What was lost before the store was reopened has been dealt with.
+            if generation != self._generation or self._failed:
+                return
             self._failed = True
             self.epoch += 1
-            logger.error(
-                "a commit failed; what came after it is refused until the store is open again",
-                exc_info=future.exception(),
-            )
+            logger.error("a commit failed; what came after it is refused until the store is open again", exc_info=error)
             self._on_health(False)
 
     def _reopen(self) -> None:
@@ -161,12 +168,13 @@ class Journal:
         self._pending.clear()
         self._pending_ids, self._pending_erased, self._pending_suppressed = KeyTable(), KeyTable(), KeyTable()
         self.recover(self.durable)
-        self._generation += 1
         self.durable = self.sequence
         self.last = _done()
-        self._failed = False
-        logger.warning("the store is open again; users touched since its last durable group are read back")
-        self._on_health(True)
+        with self._health:
+            self._generation += 1
+            self._failed = False
+            logger.warning("the store is open again; users touched since its last durable group are read back")
+            self._on_health(True)
 
 
 def _done() -> "Future[None]":
@@ -176,15 +184,15 @@ def _done() -> "Future[None]":
 
 
 def when_durable(durable: "Future[None]", value: R) -> "Future[R]":
-    """The value, once a group is durable; StoreUnavailable if it fails."""
+    """The value, once a group is durable; StoreUnavailable if it fails. Who cancels it stops waiting, no more."""
     outcome: Future[R] = Future()
 
     def kept(done: "Future[None]") -> None:
         error = done.exception()
         if error is not None:
-            outcome.set_exception(StoreUnavailable(f"the change may not have been kept: {error}; send it again"))
+            fail(outcome, StoreUnavailable(f"the change may not have been kept: {error}; send it again"))
         else:
-            outcome.set_result(value)
+            answer(outcome, value)
 
     durable.add_done_callback(kept)
     return outcome

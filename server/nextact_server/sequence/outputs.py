@@ -69,19 +69,23 @@ class SeenItems:
         """Forgets the given users, or all. Until `erased` is done, what the store still holds of them is not seen."""
         if users is None:
             self._rows.clear()
+            self._erasing.clear()
             return
+        self._let_go()
         for user in users:
             self._rows.pop(user, None)
+            self._erasing.pop(user, None)
             if erased is not None and not erased.done():
                 self._erasing[user] = erased
 
     def _is_erasing(self, user: int) -> bool:
         erased = self._erasing.get(user)
-        if erased is None:
-            return False
-        if erased.done():
-            del self._erasing[user]
-        return not erased.done()
+        return erased is not None and not erased.done()
+
+    def _let_go(self) -> None:
+        """Forgets the erasures that are done: the oldest, for groups become durable in order."""
+        while self._erasing and self._erasing[oldest := next(iter(self._erasing))].done():
+            del self._erasing[oldest]
 
 
 class Reader:

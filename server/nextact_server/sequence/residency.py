@@ -36,16 +36,24 @@ class Residency:
             rows[absent] = self.arena.admit(newcomers, self._restore(newcomers))
         return rows
 
-    def restart(self, users: NDArray[np.int64], rows: NDArray[np.int64], group: int, durable_group: int) -> None:
-        """Takes the state from erased users, whose arena rows are `rows`.
+    def reserve(self, users: NDArray[np.int64], durable_group: int) -> None:
+        """Makes room for users who are about to be erased, so that `restart` finds it; reads nothing of them."""
+        self._make_room(int((self.arena.rows(users) == NOWHERE).sum()), durable_group)
+
+    def restart(self, users: NDArray[np.int64], group: int, durable_group: int) -> None:
+        """Takes the state from erased users, for whom there is room since `reserve`.
 
         While the erasure, commit group `group`, is on its way, the store still knows them: so long they stay here, as
         new ones.
         """
         if group <= durable_group:
             self.arena.drop(users)
-        else:
-            self.arena.scatter(rows, self._engine.initial(len(users)), group)
+            return
+        rows = self.arena.rows(users)
+        absent = rows == NOWHERE
+        fresh = self._engine.initial(len(users))
+        rows[absent] = self.arena.admit(users[absent], fresh.take(np.flatnonzero(absent)))
+        self.arena.scatter(rows, fresh, group)
 
     def _make_room(self, newcomers: int, durable_group: int) -> None:
         while (evicted := self.arena.room_for(newcomers, durable_group)) is not None:

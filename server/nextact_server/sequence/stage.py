@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nextact_server.events.call import Answer, Arrival, Filter, Predictions
 from nextact_server.events.identity import UserDirectory
 from nextact_server.events.status import OPEN, Status
-from nextact_server.sequence.arena import UserStates
+from nextact_server.sequence.arena import NOWHERE, UserStates
 from nextact_server.sequence.engine import SequenceEngine
 from nextact_server.sequence.heads import ItemRequest, admitted, embeddings, next_items, score_candidates
 from nextact_server.sequence.journal import Journal, StoreUnavailable
@@ -117,9 +117,12 @@ class SequenceStage:
     def run(self, works: Sequence[Work]) -> list[Any]:
         """One result per work: an Answer, a Ranked, what the task returned, or the exception that is its failure.
 
-        Raises StoreUnavailable, having done nothing, while the store is down.
+        While the store is down nothing is done, and StoreUnavailable is the failure of every work.
         """
-        self._journal.settle()
+        try:
+            self._journal.settle()
+        except StoreUnavailable as error:  # raised, it would be tried again, and the store reopened, for every half
+            return [error] * len(works)
         results: list[Any] = []
         # Calls that change nothing get a turn of their own, so that they see what came before them and nothing after.
         for (is_events, _, is_stale), group in groupby(works, key=self._kind):
@@ -159,9 +162,9 @@ class SequenceStage:
         """Applies events and records them, all in one group."""
         verdict = self._judge(merged, remembered=True)
         rows = np.flatnonzero(merged.identified & (verdict.status != Status.SUPPRESSED))
-        users, lane = np.unique(self._directory.resolve(merged.user_key[rows]), return_inverse=True)
-        arena_rows = self._residency.bring(users, self._journal.durable)
-        touched = self._step(merged, verdict, rows, lane, users, self._residency.arena.gather(arena_rows))
+        users, lane = self._users(merged.user_key[rows], verdict.status[rows] == OPEN)
+        arena_rows, states = self._states(users)
+        touched = self._step(merged, verdict, rows, lane, users, states)
         predictions = self._reader.predictions(merged, touched, verdict.status)
         recorded = np.flatnonzero(is_recorded(verdict.status[rows]))
         if len(recorded):
@@ -173,6 +176,39 @@ class SequenceStage:
             self._residency.arena.scatter(arena_rows if whole else arena_rows[changed], states, self._journal.sequence)
         return self._answers(merged, verdict, predictions, started)
 
+    def _users(
+        self, keys: NDArray[np.uint64], is_open: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ordinals int64[L] of the users with the given keys, and each row's lane among them.
+
+        Only those who have an event to apply become known; a user never seen otherwise has a negative number.
+        """
+        if is_open.all():
+            ordinals = self._directory.resolve(keys)
+        else:
+            self._directory.resolve(keys[is_open])
+            ordinals = self._directory.find(keys)
+            strangers = np.flatnonzero(ordinals < 0)
+            if len(strangers):
+                _, which = np.unique(keys[strangers], axis=0, return_inverse=True)
+                ordinals[strangers] = -1 - which.reshape(-1)
+        users, lane = np.unique(ordinals, return_inverse=True)
+        return users, lane
+
+    def _states(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], UserStates]:
+        """Arena rows int64[L] of users, brought in first, and copies of their states; strangers have none and the
+        initial one."""
+        known = np.flatnonzero(users >= 0)
+        if len(known) == len(users):
+            rows = self._residency.bring(users, self._journal.durable)
+            return rows, self._residency.arena.gather(rows)
+        rows = np.full(len(users), NOWHERE, np.int64)
+        states = self._engine.initial(len(users))
+        if len(known):
+            rows[known] = self._residency.bring(users[known], self._journal.durable)
+            states = states.put(known, self._residency.arena.gather(rows[known]))
+        return rows, states
+
     def _suppose(self, arrival: Arrival, started: float) -> Answer:
         """Answers a call that changes nothing: on copies of the states, or on the past that it brings."""
         merged = merge([arrival], [[True] * len(arrival.calls)])
@@ -181,11 +217,7 @@ class SequenceStage:
         rows = np.flatnonzero(merged.identified & (verdict.status != Status.SUPPRESSED))
         keys, lane = np.unique(merged.user_key[rows], axis=0, return_inverse=True)
         users = np.full(len(keys), STATELESS, np.int64) if stateless else self._directory.find(keys)
-        states = self._engine.initial(len(keys))
-        known = np.flatnonzero(users >= 0)
-        if len(known):
-            arena_rows = self._residency.bring(users[known], self._journal.durable)
-            states = states.put(known, self._residency.arena.gather(arena_rows))
+        _, states = self._states(users)
         touched = self._step(merged, verdict, rows, lane.reshape(-1), users, states)
         predictions = self._reader.predictions(merged, touched, verdict.status)
         return self._answers(merged, verdict, predictions, started)[0]

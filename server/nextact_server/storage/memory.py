@@ -257,6 +257,13 @@ class MemoryStore:
 
     def _drop_content(self, before: ItemRecord | None, after: ItemRecord | None) -> None:
         """Moves an item's reference from its content before to that after."""
+        if (
+            before is not None
+            and after is not None
+            and before.content_hash == after.content_hash
+            and before.vector is after.vector
+        ):
+            return  # registered again as it was: nothing to count, and the vector is there
         if after is not None and after.content_hash is not None:
             self._content.refer(as_hashes(after.content_hash))
             if after.vector is not None:

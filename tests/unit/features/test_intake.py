@@ -5,13 +5,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from nextact_server.features.admission import AdmissionLimits
 from nextact_server.features.errors import ContentError
 from nextact_server.features.intake import ImageIntake, TextIntake
 from nextact_server.inference.batcher import Batcher, BatcherClosed, QueueFull
 from nextact_server.inference.cores import CoreBudget
-
-LIMITS = AdmissionLimits()
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -49,7 +46,7 @@ def batcher(model: Model) -> Iterator[Batcher[np.ndarray, np.ndarray]]:
 
 
 def image_intake(batcher: Batcher[np.ndarray, np.ndarray], **changes: object) -> ImageIntake:
-    options: dict[str, object] = {"threads": 2, "cores": CoreBudget(2), "limits": LIMITS, "batch": 4}
+    options: dict[str, object] = {"threads": 2, "cores": CoreBudget(2), "batch": 4}
     return ImageIntake(**{"decode": decode, "batcher": batcher, **options, **changes})  # type: ignore[arg-type]
 
 
@@ -117,32 +114,6 @@ def test_decoding_happens_beside_the_batchers_thread(batcher: Batcher[np.ndarray
     intake.close()
 
 
-def test_too_many_images_are_refused_at_once_and_the_rest_is_answered(
-    batcher: Batcher[np.ndarray, np.ndarray], model: Model
-) -> None:
-    model.go.clear()
-    intake = image_intake(batcher, limits=AdmissionLimits(items=3))
-    futures = intake.submit_many([bytes([n]) for n in range(5)])
-    for refused in futures[3:]:
-        assert isinstance(refused.exception(0), QueueFull)
-    model.go.set()
-    assert values(futures[:3]) == [0, 1, 2]
-    assert values(intake.submit_many([b"\7"])) == [7]
-    intake.close()
-
-
-def test_bytes_under_way_are_bounded_but_one_image_always_fits(
-    batcher: Batcher[np.ndarray, np.ndarray], model: Model
-) -> None:
-    model.go.clear()
-    intake = image_intake(batcher, limits=AdmissionLimits(size_bytes=10))
-    large, refused = intake.submit_many([b"\1" * 50, b"\2"])
-    assert isinstance(refused.exception(0), QueueFull)
-    model.go.set()
-    assert values([large]) == [1]
-    intake.close()
-
-
 def test_decoded_images_are_bounded_while_the_model_is_busy(
     batcher: Batcher[np.ndarray, np.ndarray], model: Model
 ) -> None:
@@ -175,16 +146,32 @@ def test_decoded_images_are_bounded_while_the_model_is_busy(
     intake.close()
 
 
-def test_a_full_batcher_refuses_what_was_decoded(model: Model) -> None:
+def test_a_full_batcher_holds_up_what_was_decoded_and_refuses_nothing(model: Model) -> None:
     model.go.clear()
     with Batcher("images", model.run, max_cost=1, max_queue_cost=1) as small:
         intake = image_intake(small, batch=1, decoded=20)
         futures = intake.submit_many([bytes([n]) for n in range(10)])
-        intake.close()
-        refused = [future for future in futures if future.done()]
-        assert refused
-        assert all(isinstance(future.exception(0), QueueFull) for future in refused)
+        assert model.busy.wait(10)
+        assert not any(future.done() for future in futures)
         model.go.set()
+        assert values(futures) == list(range(10))
+        intake.close()
+
+
+def test_texts_that_together_are_more_than_the_batcher_holds_go_on_as_there_is_room(model: Model) -> None:
+    with Batcher("texts", model.run, max_cost=2, max_queue_cost=2, cost=len) as small:
+        intake = TextIntake(lambda texts: [np.array([ord(text)]) for text in texts], small, cores=CoreBudget(1))
+        assert values(intake.submit_many(["a", "b", "c", "d", "e"])) == [97, 98, 99, 100, 101]
+        intake.close()
+
+
+def test_a_text_that_the_batcher_can_never_hold_fails_alone(model: Model) -> None:
+    with Batcher("texts", model.run, max_cost=2, max_queue_cost=2, cost=len) as small:
+        intake = TextIntake(lambda texts: [np.full(len(text), 7) for text in texts], small, cores=CoreBudget(1))
+        large, good = intake.submit_many(["aaa", "a"])
+        assert isinstance(large.exception(10), QueueFull)
+        assert values([good]) == [7]
+        intake.close()
 
 
 def test_closing_answers_what_was_admitted_and_refuses_the_rest(batcher: Batcher[np.ndarray, np.ndarray]) -> None:
@@ -198,9 +185,7 @@ def test_closing_answers_what_was_admitted_and_refuses_the_rest(batcher: Batcher
 
 def test_texts_of_one_call_leave_together(model: Model) -> None:
     with Batcher("texts", model.run, max_cost=100, max_queue_cost=100) as batcher:
-        intake = TextIntake(
-            lambda texts: [np.array([len(text)]) for text in texts], batcher, cores=CoreBudget(1), limits=LIMITS
-        )
+        intake = TextIntake(lambda texts: [np.array([len(text)]) for text in texts], batcher, cores=CoreBudget(1))
         assert values(intake.submit_many(["a", "bb", "ccc"])) == [1, 2, 3]
         assert model.batches == [3]
         intake.close()
@@ -213,7 +198,7 @@ def test_a_tokenizer_that_breaks_tells_everyone_who_waits(model: Model) -> None:
         raise RuntimeError("no tokens")
 
     with Batcher("texts", model.run, max_cost=100, max_queue_cost=100) as batcher:
-        intake = TextIntake(broken, batcher, cores=CoreBudget(1), limits=LIMITS)
+        intake = TextIntake(broken, batcher, cores=CoreBudget(1))
         for future in intake.submit_many(["a", "b"]):
             assert isinstance(future.exception(10), RuntimeError)
         intake.close()

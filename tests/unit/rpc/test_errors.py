@@ -64,7 +64,7 @@ def test_what_trying_again_cannot_help_says_nothing_of_it() -> None:
         (UnknownModelVersion("no version '7'"), Code.NOT_FOUND),
         (StoreUnavailable("disk full; send them again"), Code.UNAVAILABLE),
         (BatcherClosed("m"), Code.UNAVAILABLE),
-        (DeadlineExpired("m", 0.5), Code.UNAVAILABLE),
+        (DeadlineExpired("m", 0.5), Code.DEADLINE_EXCEEDED),
         (WorkerCrashed("m", OSError("x")), Code.UNAVAILABLE),
         (WrongResultCount("m", 2, "1"), Code.UNAVAILABLE),
         (MemoryError(), Code.UNAVAILABLE),
@@ -78,6 +78,13 @@ def test_whatever_a_room_raises_has_its_status(error: BaseException, code: grpc.
     assert made.code is code
     assert made.message
     details(made)
+
+
+def test_a_deadline_that_passed_is_no_matter_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    as_call_error(DeadlineExpired("m", 0.5))
+    assert caplog.records == []
+    as_call_error(WrongResultCount("m", 2, "1"))
+    assert len(caplog.records) == 1
 
 
 def test_a_full_queue_names_limit_and_setting_and_when_to_retry() -> None:

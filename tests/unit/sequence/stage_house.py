@@ -154,10 +154,10 @@ class House:
         def task() -> "Future[None]":
             key = key_of(user)
             ordinal = self.directory.resolve(key)
-            rows = self.residency.bring(ordinal, self.journal.durable)
+            self.residency.reserve(ordinal, self.journal.durable)
             erasure = Erasure(int(ordinal[0]), (int(key[0, 0]), int(key[0, 1])), suppress)
             durable = self.journal.commit(CommitGroup(self.journal.sequence + 1, erased=(erasure,)))
-            self.residency.restart(ordinal, rows, self.journal.sequence, self.journal.durable)
+            self.residency.restart(ordinal, self.journal.sequence, self.journal.durable)
             self.seen.forget(ordinal.tolist(), durable)
             return durable
 

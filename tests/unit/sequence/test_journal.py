@@ -1,6 +1,7 @@
 """The journal: groups become durable in order, and whoever asks is told the truth about those on their way."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import numpy as np
@@ -246,3 +247,48 @@ def test_a_value_is_told_once_it_is_durable_and_never_if_it_is_not() -> None:
     lost.set_exception(OSError("disk full"))
     with pytest.raises(StoreUnavailable, match="disk full; send it again"):
         answer.result(0)
+
+
+@pytest.mark.parametrize("error", [None, OSError("disk full")])
+def test_who_no_longer_waits_for_a_value_disturbs_nobody(
+    error: OSError | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    durable: Future[None] = Future()
+    assert when_durable(durable, 7).cancel()
+    if error is None:
+        durable.set_result(None)
+    else:
+        durable.set_exception(error)
+    assert caplog.records == [], "what a callback raises is only logged"
+
+
+class Overtaken(Future[None]):
+    """A future that is asked for its error at the very moment at which something else happens."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().exception(timeout)
+
+
+def test_a_failure_that_the_reopening_overtakes_does_not_fail_what_comes_after() -> None:
+    store = ByHand()
+    health: list[bool] = []
+    journal = Journal(store, health.append)
+    journal.commit(group(1, "a"))
+    late = Overtaken()
+    store.commit = lambda group: late  # type: ignore[method-assign]
+    journal.commit(group(2, "b"))
+
+    def fail_and_reopen() -> None:
+        store.futures[0].set_exception(OSError("disk full"))
+        journal.settle()
+
+    late.meanwhile = fail_and_reopen
+    late.set_exception(OSError("disk full"))
+    journal.settle()
+    assert store.reopened == 1
+    assert health == [False, True]

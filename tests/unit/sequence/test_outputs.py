@@ -201,6 +201,21 @@ def test_an_erasure_on_its_way_hides_what_was_seen_for_good_or_until_it_fails() 
         assert len(house.seen.of(ordinal)) == int(fails)
 
 
+def test_erasures_that_are_done_are_not_remembered_though_nobody_asks_for_their_users() -> None:
+    house = House()
+    house.store.hold()
+    for user in "abc":
+        house.run(house.erase(user))
+    assert len(house.seen._erasing) == 3
+    house.store.release()
+    house.run(house.erase("d"))
+    assert len(house.seen._erasing) == 0
+    house.store.hold()
+    house.run(house.erase("e"))
+    house.seen.forget()
+    assert len(house.seen._erasing) == 0
+
+
 def columns(count: int, calls: list[int], rows: list[int]) -> Predictions:
     return Predictions(
         call=np.array(calls, np.int64),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_model import CELLS, Cell, content_vector
-from stage_house import MODEL_KEY, House, Sent, assert_same_user, key_of
+from stage_house import MODEL_KEY, Asked, House, Sent, assert_same_user, key_of
 
 from nextact_server.events.status import Status
 from nextact_server.sequence.index import IndexItem
@@ -182,3 +182,45 @@ def test_rows_are_given_in_the_order_asked() -> None:
     states = house.arena.gather(rows)
     assert states.events_seen.tolist() == [3, 1, 2]
     assert all(torch.isfinite(tensor).all() for tensor in states.tensors.values())
+
+
+class Untold:
+    """A store in front of another that tells nothing of users' states and pasts."""
+
+    def __init__(self, inner: object) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        assert name not in ("replay", "load_states")
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_user_who_is_not_resident_is_erased_without_being_read(held: bool) -> None:
+    house = House(capacity=1)
+    house.apply(Sent("a", "1"), Sent("a", "2", seconds=1))
+    house.apply(Sent("b", "1"))
+    house.residency._store = Untold(house.store)
+    if held:
+        house.store.hold()
+    house.run(house.erase("a"))
+    assert house.state("a")[0] == 0, "while the erasure is on its way too"
+    house.store.release()
+    house.run(house.work(Asked(())))
+    assert house.state("a")[0] == 0
+    house.residency._store = house.store
+    assert house.state("b")[0] == 1
+
+
+def test_a_user_whose_erasure_fails_has_the_past_again() -> None:
+    house, quiet = House(capacity=1), House()
+    for target in (house, quiet):
+        target.apply(Sent("a", "1"), Sent("a", "2", seconds=1))
+        target.apply(Sent("b", "1"))
+    house.store.hold()
+    house.store.fail_commit(1)
+    house.run(house.erase("a"))
+    house.store.release()
+    house.run(house.work(Asked(())))
+    for user in "ab":
+        assert_same_user(house, quiet, user)
