@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import grpc
 import torch
@@ -16,14 +16,22 @@ from grpc_health.v1 import health, health_pb2
 from prometheus_client import start_http_server
 
 from nextact_server.catalogue import Catalogue
+from nextact_server.configuration import (
+    batches,
+    call_limits,
+    check_tls,
+    content_model,
+    device_kind,
+    event_limits,
+    metrics_host,
+    target,
+)
 from nextact_server.events.identity import UserDirectory
 from nextact_server.events.status import Status
-from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import (
     IMAGE_BATCHES,
     TEXT_BATCHES,
     AdmissionLimits,
-    BatchOptions,
     ContentEncoder,
     ContentLimits,
     ImageLimits,
@@ -31,11 +39,11 @@ from nextact_server.features.content import (
 )
 from nextact_server.features.time import time_features
 from nextact_server.inference.batcher import Batcher
-from nextact_server.inference.device import InstanceKind, choose_device
+from nextact_server.inference.device import choose_device
 from nextact_server.people import People
 from nextact_server.pipeline import Pipeline, PipelineLimits
-from nextact_server.repository.config import instance_kind, max_queue_delay_s, parameter
-from nextact_server.repository.reader import ModelEntry, ModelRepository
+from nextact_server.repository.config import max_queue_delay_s, parameter
+from nextact_server.repository.reader import ModelRepository
 from nextact_server.rpc.admission import Admission
 from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.grpcio_server import make_grpcio_server
@@ -100,7 +108,7 @@ class App:
 
     async def _start(self) -> Addresses:
         settings = self._settings
-        _check_tls(settings)
+        check_tls(settings)
         torch.set_num_threads(settings.torch_threads)
         self.admission = Admission(settings.max_message_bytes)
         metrics_port = self._serve_metrics()  # first: what is served cannot fail for want of it any more
@@ -116,8 +124,8 @@ class App:
         )
         self._grpcio = fallback
         if settings.grpc_server == "native":
-            target = _target(settings)
-            self._native = NativeServer(target, service, pipeline, encoder, self.admission, limits, self._loop)
+            address = target(settings)
+            self._native = NativeServer(address, service, pipeline, encoder, self.admission, limits, self._loop)
             self._socket_dir = tempfile.mkdtemp(prefix="nextact-")
             socket = f"{self._socket_dir}/grpcio.sock"
             fallback.add_insecure_port(f"unix:{socket}")
@@ -130,7 +138,7 @@ class App:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         address = settings.host if settings.host.startswith("unix:") else f"{settings.host}:{port}"
-        return Addresses(grpc=address, metrics=f"{_metrics_host(settings)}:{metrics_port}")
+        return Addresses(grpc=address, metrics=f"{metrics_host(settings)}:{metrics_port}")
 
     async def stop(self) -> None:
         """Drains: refuses new calls, answers those in flight within drain_seconds, then frees everything.
@@ -199,20 +207,20 @@ class App:
         )
         self._closing.append(batcher)
         actions = {action: FIRST_ACTION + at for at, action in enumerate(card.actions)}
-        event_limits = _event_limits(settings)
+        limits_of_events = event_limits(settings)
         pipeline = Pipeline(
             batcher,
             content,
             actions,
             version,
-            event_limits,
+            limits_of_events,
             PipelineLimits(
                 settings.queue_events, settings.user_queue_events, settings.queue_events + settings.max_stream_events
             ),
             epoch=lambda: journal.epoch,
         )
         self._pipeline = pipeline
-        catalogue = Catalogue(pipeline, content, index, self.store, journal, event_limits)
+        catalogue = Catalogue(pipeline, content, index, self.store, journal, limits_of_events)
         catalogue.load()
 
         def recover(durable: int) -> None:
@@ -222,10 +230,10 @@ class App:
 
         journal.recover = recover
         people = People(pipeline, directory, residency, seen, self.store, journal)
-        limits = _call_limits(settings)
-        encoder = Encoder(version, card.actions, index.ids, self.store.durability, _content_model(repository, settings))
+        limits = call_limits(settings)
+        encoder = Encoder(version, card.actions, index.ids, self.store.durability, content_model(repository, settings))
         self._watch(arena, directory, index, pipeline)
-        service = BehaviorService(pipeline, catalogue, people, content, encoder, limits, event_limits)
+        service = BehaviorService(pipeline, catalogue, people, content, encoder, limits, limits_of_events)
         streams = StreamService(pipeline, encoder, self.admission, limits)
         return service, streams, pipeline, encoder, limits
 
@@ -245,8 +253,8 @@ class App:
             settings.data_dir / "converted",
             threads=settings.encoder_threads or os.cpu_count() or 1,
             limits=limits,
-            image_batches=_batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
-            text_batches=_batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
+            image_batches=batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
+            text_batches=batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
             batch_observer=self.metrics,
             cache_observer=self.metrics,
         )
@@ -283,14 +291,14 @@ class App:
 
     def _bind(self, server: grpc.aio.Server) -> int:
         settings = self._settings
-        target = _target(settings)
-        if settings.tls_cert is None or settings.tls_key is None:  # both, as _check_tls knows
-            return int(server.add_insecure_port(target))
+        address = target(settings)
+        if settings.tls_cert is None or settings.tls_key is None:  # both, as check_tls knows
+            return int(server.add_insecure_port(address))
         pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        return int(server.add_secure_port(target, grpc.ssl_server_credentials([pair])))
+        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
     def _serve_metrics(self) -> int:
-        host, port = _metrics_host(self._settings), self._settings.metrics_port
+        host, port = metrics_host(self._settings), self._settings.metrics_port
         try:
             self._metrics_server, _ = start_http_server(port, addr=host, registry=self.metrics.registry)
         except OSError as error:
@@ -322,77 +330,6 @@ async def serve(settings: Settings, announce: Any = print) -> None:
     announce(f"nextact SERVING grpc={addresses.grpc} metrics={addresses.metrics}")
     await stopped.wait()
     await app.stop()
-
-
-def device_kind(config: Any) -> InstanceKind:
-    """The kind of a model's instance group. Raises ValueError for one that is not offered."""
-    kind = instance_kind(config)
-    offered: tuple[InstanceKind, ...] = get_args(InstanceKind)
-    for each in offered:
-        if kind == each:
-            return each
-    raise ValueError(f"{config.name}: instance_group.kind is {kind}; {', '.join(offered)} are offered")
-
-
-def _batches(entry: ModelEntry, max_batch: int, defaults: BatchOptions) -> BatchOptions:
-    return BatchOptions(
-        entry.name,
-        max_batch=max_batch,
-        max_queue=max(defaults.max_queue, max_batch),
-        max_queue_delay_s=max_queue_delay_s(entry.config),
-        kind=device_kind(entry.config),
-        half=parameter(entry.config, "half_precision", "false") == "true",
-    )
-
-
-def _target(settings: Settings) -> str:
-    return settings.host if settings.host.startswith("unix:") else f"{settings.host}:{settings.grpc_port}"
-
-
-def _check_tls(settings: Settings) -> None:
-    """Refuses settings that ask for TLS and would not get it: plaintext must never come as a surprise."""
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise ValueError("tls_cert and tls_key are needed both, and only one is set")
-    if settings.tls_cert is not None and settings.grpc_server != "grpcio":
-        raise ValueError(f"tls_cert needs grpc_server=grpcio; it is {settings.grpc_server!r}, which has no TLS")
-
-
-def _metrics_host(settings: Settings) -> str:
-    return "127.0.0.1" if settings.host.startswith("unix:") else settings.host
-
-
-def _content_model(repository: ModelRepository, settings: Settings) -> str:
-    names = (settings.text_model, settings.image_model)
-    return "+".join(f"{name}/{repository.get(name).latest}" for name in names)
-
-
-def _event_limits(settings: Settings) -> EventLimits:
-    return EventLimits(
-        id_bytes=settings.max_id_bytes,
-        action_bytes=settings.max_action_bytes,
-        text_bytes=settings.max_text_bytes,
-        image_bytes=settings.max_image_bytes,
-        properties_bytes=settings.max_properties_bytes,
-        future_seconds=settings.max_future_seconds,
-    )
-
-
-def _call_limits(settings: Settings) -> Limits:
-    return Limits(
-        predict_events=settings.max_predict_events,
-        stream_events=settings.max_stream_events,
-        embed_contents=settings.max_embed_contents,
-        upsert_items=settings.max_upsert_items,
-        candidates=settings.max_candidates,
-        top_k=settings.max_top_k,
-        default_top_k=settings.default_top_k,
-        ranked_items=settings.max_ranked_items,
-        page_size=settings.max_page_size,
-        id_bytes=settings.max_id_bytes,
-        message_bytes=settings.max_message_bytes,
-        window_messages=settings.stream_window_messages,
-        window_bytes=settings.stream_window_bytes,
-    )
 
 
 __all__ = ["Addresses", "App", "serve"]

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Status(IntEnum):
     """What became of an event; the numbers are those of the public contract."""
@@ -26,3 +29,9 @@ class Fault:
     field: str
     reason: str
     status: Status = Status.INVALID
+
+
+def is_recorded(status: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which events are kept, bool[n]: accepted or late."""
+    recorded: NDArray[np.bool_] = (status == Status.ACCEPTED) | (status == Status.LATE)
+    return recorded

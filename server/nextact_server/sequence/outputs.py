@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextact_server.events.call import CallOptions, Per, Predictions, Want
-from nextact_server.events.status import Status
+from nextact_server.events.status import is_recorded
 from nextact_server.sequence.engine import SequenceEngine, Stepped
 from nextact_server.sequence.heads import ItemRequest, action_scores, embeddings, next_items, wants_query
 from nextact_server.sequence.index import item_rows
@@ -121,7 +121,7 @@ class Reader:
             return predictions
         assert query is not None
         ranked = np.flatnonzero([option.want & WANT_ITEMS for option in options])
-        kept = _recorded(status[touched.rows])
+        kept = is_recorded(status[touched.rows])
         requests = [self._request(merged, touched, kept, int(at[i]), options[i]) for i in ranked.tolist()]
         best, scores = next_items(self._engine.index, query[torch.from_numpy(ranked)], requests)
         item_columns = np.full((len(at), best.shape[1]), -1, np.int64)
@@ -139,7 +139,7 @@ class Reader:
         per = np.array([call.options.per.value for call in merged.calls], np.int64)[merged.call[touched.rows]]
         if not per.any():
             return np.zeros(0, np.int64)
-        by_event = np.flatnonzero((per == Per.EVENT.value) & _recorded(status[touched.rows]))
+        by_event = np.flatnonzero((per == Per.EVENT.value) & is_recorded(status[touched.rows]))
         by_user = np.flatnonzero(per == Per.USER.value)
         calls = merged.call[touched.rows[by_user]]
         if len(by_user) and not (calls[1:] > calls[:-1]).all():
@@ -166,11 +166,6 @@ class Reader:
             now = item_rows(self._engine.index, merged.item_key[same], merged.has_item[same])
             seen = np.concatenate([seen, now[now >= FIRST_ITEM]])
         return ItemRequest(top_k=options.top_k, filter=options.filter, seen=seen)
-
-
-def _recorded(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    recorded: NDArray[np.bool_] = (status == Status.ACCEPTED) | (status == Status.LATE)
-    return recorded
 
 
 def split(predictions: Predictions | None, merged: Merged) -> list[Predictions | None]:

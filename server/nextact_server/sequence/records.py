@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextact_server.events.status import Status
 from nextact_server.sequence.engine import StepRows
 from nextact_server.sequence.merge import Merged
 from nextact_server.sequence.outputs import Touched
@@ -24,12 +23,6 @@ class Verdict:
     applied: NDArray[np.bool_]
     repeats: NDArray[np.int64]
     firsts: NDArray[np.int64]
-
-
-def is_recorded(status: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Which events are kept: accepted or late."""
-    recorded: NDArray[np.bool_] = (status == Status.ACCEPTED) | (status == Status.LATE)
-    return recorded
 
 
 def repeated(keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from nextact_server.events.call import Answer, Arrival, Filter, Predictions
 from nextact_server.events.identity import UserDirectory
-from nextact_server.events.status import OPEN, Status
+from nextact_server.events.status import OPEN, Status, is_recorded
 from nextact_server.sequence.arena import NOWHERE, UserStates
 from nextact_server.sequence.engine import SequenceEngine
 from nextact_server.sequence.heads import ItemRequest, admitted, embeddings, next_items, score_candidates
 from nextact_server.sequence.journal import Journal, StoreUnavailable
 from nextact_server.sequence.merge import Merged, merge
 from nextact_server.sequence.outputs import STATELESS, Reader, Touched, split
-from nextact_server.sequence.records import Verdict, contents, event_rows, is_recorded, repeated, step_rows
+from nextact_server.sequence.records import Verdict, contents, event_rows, repeated, step_rows
 from nextact_server.sequence.residency import Residency
 from nextact_server.storage.seam import APPLIED_BIT, STATUS_MASK
 
@@ -292,7 +292,8 @@ class SequenceStage:
     # Questions ------------------------------------------------------------------------------------------------------
 
     def _answer(self, work: Work) -> Any:
-        return self._rank(work) if isinstance(work, RankWork) else work.run() if isinstance(work, Task) else None
+        assert not isinstance(work, EventWork)
+        return self._rank(work) if isinstance(work, RankWork) else work.run()
 
     def _rank(self, work: RankWork) -> Ranked:
         user = self._directory.find(work.user_key)

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage_house import Asked, Sent, arrival_of
 
-from nextact_server.events.status import Status
+from nextact_server.events.status import Status, is_recorded
 from nextact_server.sequence.merge import merge
-from nextact_server.sequence.records import contents, is_recorded, repeated, step_rows
+from nextact_server.sequence.records import contents, repeated, step_rows
 
 
 @given(
