@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextact_server.events.arrival import arrive, refused, with_content
+from nextact_server.events.arrival import arrive, refused
 from nextact_server.events.batch import EventBatch
 from nextact_server.events.call import Arrival, Call
-from nextact_server.events.hashing import byte_lengths
 from nextact_server.events.status import Fault, Status
 from nextact_server.events.tickets import Ticket, Tickets
 from nextact_server.events.validation import EventLimits
-from nextact_server.features.content import Content, ContentEncoder, EncodersFull, Encoding
-from nextact_server.features.errors import ContentError
+from nextact_server.features.content import ContentEncoder, EncodersFull, Encoding
+from nextact_server.features.event_content import contents_of, with_encoded
+from nextact_server.inference.batch_future import answer, fail
 from nextact_server.inference.batcher import Batcher, BatchError, QueueFull
 from nextact_server.inference.together import when_all_done
 from nextact_server.sequence.journal import StoreUnavailable
@@ -116,12 +116,12 @@ class Pipeline:
                 )
         epoch = self.epoch() if epoch is None else epoch
         arrival = arrive(batch, calls, self._event_limits, self._actions, self._clock())
-        contents = _contents(arrival)
+        contents = contents_of(arrival)
         encoding = self._encoder.encode_hashed([content for _, content in contents]) if contents else []
         rows = [row for row, _ in contents]
         ready = all(content.vector.done() for content in encoding)
         if encoding and ready:
-            arrival = _resolved(arrival, rows, encoding)
+            arrival = with_encoded(arrival, rows, encoding)
         submission = Submission(EventWork(arrival, epoch), cost=max(1, batch.size))
         self._take_turn(submission, arrival, ready=ready)
         if not ready:
@@ -246,7 +246,7 @@ class Pipeline:
     def _encoded(self, submission: Submission, rows: Sequence[int], encoding: Sequence[Encoding]) -> None:
         assert isinstance(submission.work, EventWork)
         try:
-            resolved = _resolved(submission.work.arrival, rows, encoding)
+            resolved = with_encoded(submission.work.arrival, rows, encoding)
         except Exception as error:
             with self._arrival:
                 ticket, submission.ticket = submission.ticket, None
@@ -266,45 +266,6 @@ class Pipeline:
             waiting, self._awaiting_room = self._awaiting_room, []
         for freed in waiting:
             _settle(freed, None)
-
-
-def _resolved(arrival: Arrival, rows: Sequence[int], encoding: Sequence[Encoding]) -> Arrival:
-    """The arrival with its vectors; raises what an encoder raised, but for a fault of the content itself."""
-    good: list[int] = []
-    failed: dict[int, Fault] = {}
-    for at, (row, content) in enumerate(zip(rows, encoding, strict=True)):
-        error = content.vector.exception()
-        if error is None:
-            good.append(at)
-        elif isinstance(error, ContentError):
-            failed[row] = Fault(error.field, f"{error.field}: {error.reason}")
-        else:
-            raise error
-    if not good:
-        return refused(arrival, failed)
-    hashes = np.frombuffer(b"".join(encoding[at].key or b"" for at in good), np.uint8).reshape(-1, 16)
-    vectors = np.stack([encoding[at].vector.result() for at in good])
-    return with_content(refused(arrival, failed), np.array([rows[at] for at in good], np.int64), hashes, vectors)
-
-
-def _contents(arrival: Arrival) -> list[tuple[int, Content]]:
-    """The texts and images that valid events bring, by row."""
-    batch = arrival.batch
-    if batch.text is None and batch.image is None:
-        return []
-    nothing = np.zeros(batch.size, np.int64)
-    texts = nothing if batch.text is None else byte_lengths(batch.text)
-    images = nothing if batch.image is None else byte_lengths(batch.image)
-    return [
-        (
-            row,
-            Content(
-                text=batch.text[row].as_py() if batch.text is not None and texts[row] else None,
-                image=batch.image[row].as_py() if batch.image is not None and images[row] else None,
-            ),
-        )
-        for row in np.flatnonzero(arrival.valid & (texts + images > 0)).tolist()
-    ]
 
 
 def _events_by_user(arrival: Arrival) -> dict[bytes, int]:
@@ -348,10 +309,7 @@ def _kept(future: "Future[Any]", result: Any, durable: "Future[None] | None") ->
 
 
 def _settle(future: "Future[Any]", result: Any) -> None:
-    try:
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-    except InvalidStateError:
-        pass  # its caller has gone
+    if isinstance(result, BaseException):
+        fail(future, result)
+    else:
+        answer(future, result)
