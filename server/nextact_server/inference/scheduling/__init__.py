@@ -1,0 +1,1 @@
+"""Schedulers: how requests for one model version become batches on its instances."""
