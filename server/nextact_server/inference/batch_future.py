@@ -1,17 +1,34 @@
-"""The futures a batcher hands out: the standard ones, whose cancel also takes the item out of the queue."""
+"""Where answers go: futures, whose cancel also takes the item out of the queue, or a caller's own completion."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-__all__ = ["BatchFuture", "SplitFuture", "TimedFuture", "answer", "fail"]
+__all__ = ["BatchFuture", "Completion", "SplitFuture", "TimedFuture", "answer", "fail"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+class Completion(Protocol[R_contra]):
+    """Where the answer to one item goes. Its methods are called on the batcher's threads and must not raise.
+
+    Whoever takes the item out of the queue settles it, once. `number` is set by the batcher before the item waits;
+    `Batcher.withdraw` knows the item by it.
+    """
+
+    number: int
+
+    def begin(self) -> bool:
+        """Note that the item is about to be computed; False: it was given up and settled, so it must not be."""
+
+    def settle(self, result: R_contra | BaseException, queue_s: float = 0.0, compute_s: float = 0.0, /) -> None:
+        """Take the answer or the error, and how many seconds the item waited and its batch was computed."""
 
 
 class TimedFuture(Future[R]):
@@ -29,16 +46,29 @@ class BatchFuture(TimedFuture[R]):
     It knows its item by number only: a caller that keeps an answer does not keep the input alive.
     """
 
-    def __init__(self, number: int, withdraw: Callable[[int], None]) -> None:
+    def __init__(self, number: int, withdraw: Callable[[int], object]) -> None:
         super().__init__()
-        self._number = number
+        self.number = number
         self._withdraw = withdraw
 
     def cancel(self) -> bool:
         """Cancel while the item waits, freeing its place in the queue at once; False once it is being computed."""
         # Whoever takes an item out of the queue settles its future, so after this nobody else will.
-        self._withdraw(self._number)
+        self._withdraw(self.number)
         return super().cancel()
+
+    def begin(self) -> bool:
+        """Set it running; False if it was cancelled. See `Completion`."""
+        return self.set_running_or_notify_cancel()
+
+    def settle(self, result: R | BaseException, queue_s: float = 0.0, compute_s: float = 0.0, /) -> None:
+        """Give it its result or error, and the times of its stages."""
+        self.queue_s = queue_s
+        self.compute_s = compute_s
+        if isinstance(result, BaseException):
+            fail(self, result)
+        else:
+            answer(self, result)
 
 
 class SplitFuture(TimedFuture[R]):

@@ -21,6 +21,10 @@ class BatchReason(StrEnum):
     """The window that opened at the first arrival was over."""
     DEADLINE = "deadline"
     """An item would not have lived to the end of the window."""
+    PREFERRED = "preferred"
+    """A size that the model prefers waited."""
+    UNLIKE = "unlike"
+    """The next in line cannot share a batch with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
-"""The worker of a batcher: one thread that pulls batches, computes them and answers."""
+"""A worker of a batcher: one thread that pulls batches, computes them and answers."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
+from nextact_server.inference.answer_order import AnswerOrder
 from nextact_server.inference.batch_errors import WorkerCrashed, WrongResultCount
-from nextact_server.inference.batch_future import answer, fail
 from nextact_server.inference.batch_observer import BatchObserver, BatchReport
 from nextact_server.inference.batch_queue import Job
 from nextact_server.inference.clock import Clock
+from nextact_server.inference.departure import Departure
 from nextact_server.inference.isolation import run_isolated
-from nextact_server.inference.waiting import Departure, WaitingLine
+from nextact_server.inference.waiting import WaitingLine
 
 __all__ = ["BatchWorker"]
 
@@ -22,7 +24,10 @@ R = TypeVar("R")
 
 
 class BatchWorker(Generic[T, R]):
-    """Serves a waiting line until it is closed and empty, whatever `run` does. The observer must not raise."""
+    """Serves a waiting line until it is closed and empty, whatever `run` does. The observer must not raise.
+
+    With `order`, which the workers of a line share, answers leave in the order in which the batches left the line.
+    """
 
     def __init__(
         self,
@@ -31,18 +36,22 @@ class BatchWorker(Generic[T, R]):
         line: WaitingLine[T, R],
         clock: Clock,
         observer: BatchObserver,
+        order: AnswerOrder | None = None,
+        thread_name: str = "",
     ) -> None:
         self._name = name
         self._run = run
         self._line = line
         self._clock = clock
         self._observer = observer
-        self.thread = threading.Thread(target=self._work, name=f"batch-{name}", daemon=True)
+        self._order = order
+        self.thread = threading.Thread(target=self._work, name=thread_name or f"batch-{name}", daemon=True)
 
     def _work(self) -> None:
         serving = True
         while serving:
             jobs: list[Job[T, R]] = []
+            departure: Departure | None = None
             try:
                 departure = self._line.take(jobs)
                 if departure is None:
@@ -50,33 +59,33 @@ class BatchWorker(Generic[T, R]):
                 else:
                     self._compute(jobs, departure)
             except BaseException as crash:
-                self._recover(jobs, crash)
+                self._recover(jobs, departure, crash)
 
     def _compute(self, taken: Sequence[Job[T, R]], departure: Departure) -> None:
-        jobs = [job for job in taken if job.future.set_running_or_notify_cancel()]
+        jobs = [job for job in taken if job.completion.begin()]
         if len(jobs) < len(taken):  # cancelled at the very moment they left
             self._observer.cancelled(self._name, len(taken) - len(jobs))
-        if not jobs:
-            return
         results: list[R | BaseException] = []
-        runs = 1
-        crashed = True
-        try:
-            results, runs = run_isolated(self._name, self._run, [job.item for job in jobs])
-            crashed = False
-        except WrongResultCount as error:
-            results = [error] * len(jobs)
-            crashed = False
-        finally:
-            failures = len(jobs) if crashed else sum([isinstance(result, BaseException) for result in results])
-            compute_s = self._report(jobs, departure, failures, runs, crashed)
-        for job, result in zip(jobs, results, strict=True):
-            job.future.queue_s = departure.moment - job.arrived
-            job.future.compute_s = compute_s
-            if isinstance(result, BaseException):
-                fail(job.future, result)
-            else:
-                answer(job.future, result)
+        compute_s = 0.0
+        if jobs:
+            runs = 1
+            crashed = True
+            try:
+                results, runs = run_isolated(self._name, self._run, [job.item for job in jobs])
+                crashed = False
+            except WrongResultCount as error:
+                results = [error] * len(jobs)
+                crashed = False
+            finally:
+                failures = len(jobs) if crashed else sum([isinstance(result, BaseException) for result in results])
+                compute_s = self._report(jobs, departure, failures, runs, crashed)
+        self._answer(departure, partial(_settle, jobs, results, departure.moment, compute_s))
+
+    def _answer(self, departure: Departure | None, answer: Callable[[], None]) -> None:
+        if self._order is None or departure is None:
+            answer()
+        else:
+            self._order.finish(departure.number, answer)
 
     def _report(
         self, jobs: Sequence[Job[T, R]], departure: Departure, failures: int, runs: int, crashed: bool
@@ -99,11 +108,19 @@ class BatchWorker(Generic[T, R]):
         self._observer.batch_done(report)
         return compute_s
 
-    def _recover(self, jobs: Sequence[Job[T, R]], crash: BaseException) -> None:
+    def _recover(self, jobs: Sequence[Job[T, R]], departure: Departure | None, crash: BaseException) -> None:
         """Answer everyone whom the crash touched, so that the worker can go on with those who come."""
         logger.error("worker of batcher %s crashed; it goes on with the next batch", self._name, exc_info=crash)
         # Broken off before a batch was formed, any of those who wait may be to blame: none may be left to hang.
-        for job in jobs or self._line.clear():
+        self._answer(departure, partial(self._fail, jobs or self._line.clear(), crash))
+
+    def _fail(self, jobs: Sequence[Job[T, R]], crash: BaseException) -> None:
+        for job in jobs:
             error = WorkerCrashed(self._name, crash)
             error.__cause__ = crash
-            fail(job.future, error)
+            job.completion.settle(error)
+
+
+def _settle(jobs: Sequence[Job[T, R]], results: Sequence[R | BaseException], departed: float, compute_s: float) -> None:
+    for job, result in zip(jobs, results, strict=True):
+        job.completion.settle(result, departed - job.arrived, compute_s)

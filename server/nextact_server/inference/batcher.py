@@ -1,18 +1,19 @@
-"""The dynamic batcher: a queue owned by one worker that takes a batch whenever it is free.
+"""The dynamic batcher: a queue whose workers, mostly one, take a batch whenever they are free.
 
-There is no timer on the way of a request. While the worker computes, requests gather; when it is free it takes what
+There is no timer on the way of a request. While a worker computes, requests gather; when it is free it takes what
 there is, so an idle batcher adds no wait and a busy one batches by itself. The design follows the router of
 Text-Embeddings-Inference (https://github.com/huggingface/text-embeddings-inference): the worker pulls, size is counted
 in cost, and callers that went away are not computed for.
 """
 
-import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import Future
+from math import inf
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from nextact_server.inference.answer_order import AnswerOrder
 from nextact_server.inference.batch_errors import (
     BatcherClosed,
     BatchError,
@@ -21,7 +22,7 @@ from nextact_server.inference.batch_errors import (
     WorkerCrashed,
     WrongResultCount,
 )
-from nextact_server.inference.batch_future import BatchFuture, SplitFuture, TimedFuture
+from nextact_server.inference.batch_future import BatchFuture, Completion, SplitFuture, TimedFuture
 from nextact_server.inference.batch_observer import (
     BatchObserver,
     BatchReason,
@@ -32,6 +33,9 @@ from nextact_server.inference.batch_observer import (
 from nextact_server.inference.batch_queue import BatchQueue, Job
 from nextact_server.inference.batch_worker import BatchWorker
 from nextact_server.inference.clock import Clock, ManualClock, MonotonicClock
+from nextact_server.inference.departure import Timetable
+from nextact_server.inference.job_maker import JobMaker
+from nextact_server.inference.levels import PriorityLevels
 from nextact_server.inference.waiting import WaitingLine
 
 __all__ = [
@@ -43,9 +47,11 @@ __all__ = [
     "Batcher",
     "BatcherClosed",
     "Clock",
+    "Completion",
     "DeadlineExpired",
     "ManualClock",
     "MonotonicClock",
+    "PriorityLevels",
     "QueueFull",
     "SilentObserver",
     "SplitFuture",
@@ -58,6 +64,8 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 
+Run = Callable[[Sequence[T]], Sequence[R | BaseException]]
+
 
 def one(item: object) -> int:  # noqa: ARG001
     """Cost of an item where items are simply counted."""
@@ -65,19 +73,23 @@ def one(item: object) -> int:  # noqa: ARG001
 
 
 class Batcher(Generic[T, R]):
-    """Gathers items from many threads into calls of `run` on one thread of its own, and gives each its own answer.
+    """Gathers items from many threads into calls of `run` on threads of its own, and gives each its own answer.
 
     Args:
         name: what it is called in errors, reports and the names of its threads.
         run: computes a batch; returns one result per item in their order, an exception in place of a result being that
             item's failure. If it raises, it is called again with halves until what fails fails alone, so it must leave
-            nothing behind when it raises.
+            nothing behind when it raises. A sequence of such functions makes as many workers, one for each.
         max_cost: most that one batch may cost. Only a single item that cannot be split may pass it, alone.
         max_queue_cost: most that may wait at once.
         cost: cost of an item in rows, tokens or pixels; less than 1 counts as 1.
         max_queue_delay_s: how long a free worker waits for more from the first arrival on; 0 never waits.
+        preferred: costs that a batch should have: within the window it leaves as soon as one of them waits.
         order: key by which items of a batch should be alike, such as their length; None: first come, first served.
         padded: a batch costs its dearest item times its count, not the sum.
+        alike: what items of a batch must have in common; one that differs from those before it ends their batch.
+        levels: priority levels with their queue policies; None: one plain line.
+        preserve_ordering: answers leave in the order in which their items left the queue, also from several workers.
         split: cuts an item that costs more than the given maximum into parts that do not; None: it runs alone.
         join: makes the answer to a split item of the answers to its parts; needed with `split`.
         clock: where time comes from.
@@ -86,20 +98,25 @@ class Batcher(Generic[T, R]):
     Futures are done on the batcher's threads: a callback must be short and must not wait for the same batcher.
 
     Raises:
-        ValueError: a limit makes no sense, or only one of `split` and `join` is given.
+        ValueError: a limit makes no sense, only one of `split` and `join` is given, or `order` together with what it
+            does not know of: `preferred`, `alike`, `levels`.
     """
 
     def __init__(
         self,
         name: str,
-        run: Callable[[Sequence[T]], Sequence[R | BaseException]],
+        run: Run[T, R] | Sequence[Run[T, R]],
         *,
         max_cost: int,
         max_queue_cost: int,
         cost: Callable[[T], int] = one,
         max_queue_delay_s: float = 0.0,
+        preferred: Collection[int] = (),
         order: Callable[[T], float] | None = None,
         padded: bool = False,
+        alike: Callable[[T], Hashable] | None = None,
+        levels: PriorityLevels[T] | None = None,
+        preserve_ordering: bool = False,
         split: Callable[[T, int], Sequence[T]] | None = None,
         join: Callable[[T, Sequence[R]], R] | None = None,
         clock: Clock | None = None,
@@ -113,27 +130,46 @@ class Batcher(Generic[T, R]):
             raise ValueError(f"max_queue_delay_s of {name} must not be negative, but is {max_queue_delay_s}")
         if (split is None) != (join is None):
             raise ValueError(f"batcher {name} needs both split and join, or neither")
+        if any(not 1 <= size <= max_cost for size in preferred):
+            raise ValueError(f"preferred sizes of {name} must be 1 to max_cost {max_cost}, not {sorted(preferred)}")
+        levels = levels if levels is not None and levels.matter else None
+        if order is not None and (preferred or alike is not None or levels is not None):
+            raise ValueError(f"order of {name} goes with neither preferred sizes, alike nor levels")
+        runs: Sequence[Run[T, R]] = [run] if callable(run) else run
+        if not runs:
+            raise ValueError(f"batcher {name} needs at least one run")
         self.name = name
-        self._max_cost = max_cost
-        self._cost = cost
-        self._order = order
-        self._split = split
-        self._join = join
         self._clock = clock or MonotonicClock()
-        self._numbers = itertools.count()
         watcher = GuardedObserver(observer) if observer else SilentObserver()
         self._queue: BatchQueue[T, R] = BatchQueue(ordered=order is not None, padded=padded)
         self._line = WaitingLine(
             name,
             self._queue,
-            max_cost=max_cost,
+            Timetable(max_cost, max_queue_delay_s, preferred, alike=alike is not None),
             max_queue_cost=max_queue_cost,
-            delay_s=max_queue_delay_s,
+            levels=levels,
             clock=self._clock,
             observer=watcher,
         )
-        self._worker = BatchWorker(name, run, self._line, self._clock, watcher)
-        self._worker.thread.start()
+        self._jobs: JobMaker[T, R] = JobMaker(
+            name,
+            max_cost=max_cost,
+            cost=cost,
+            order=order,
+            alike=alike,
+            levels=levels,
+            split=split,
+            join=join,
+            withdraw=self._line.withdraw,
+        )
+        answers = AnswerOrder() if preserve_ordering and len(runs) > 1 else None
+        self._workers = [
+            BatchWorker(name, each, self._line, self._clock, watcher, answers, f"batch-{name}{f'-{at}' if at else ''}")
+            for at, each in enumerate(runs)
+        ]
+        self._worker = self._workers[0]
+        for worker in self._workers:
+            worker.thread.start()
 
     @property
     def queued_items(self) -> int:
@@ -161,12 +197,36 @@ class Batcher(Generic[T, R]):
         """Queue all of the items or, raising as `submit` does, none; no batch leaves between them."""
         now = self._clock.monotonic()
         jobs: list[Job[T, R]] = []
-        futures = [self._prepare(item, now, jobs) for item in items]
-        if deadline is not None and not deadline > now:
+        ends = inf if deadline is None else deadline
+        futures = [self._jobs.awaited(item, now, ends, jobs) for item in items]
+        if not ends > now:
             self._line.expire(jobs, now)
         elif jobs:
-            self._line.admit(jobs, deadline)
+            self._line.admit(jobs)
         return futures
+
+    def send(self, items: Sequence[T], completions: Sequence[Completion[R]], *, together: bool = False) -> None:
+        """Queue items whose answers go to completions of the caller's own, cheaper than futures; it never raises.
+
+        An item is refused by itself, its completion told so, or with `together` all of them. `together` says that they
+        are the parts of one: a level counts them as one when they come. Nothing is split here.
+        """
+        jobs = self._jobs.answered(items, completions, self._clock.monotonic())
+        if not together:
+            for job, refusal in self._line.admit_each(jobs):
+                job.completion.settle(refusal)
+            return
+        for job in jobs[1:]:
+            job.follows = True
+        try:
+            self._line.admit(jobs)
+        except BatchError as refusal:
+            for job in jobs:
+                job.completion.settle(refusal)
+
+    def withdraw(self, number: int) -> bool:
+        """Take back an item that was sent; False if it does not wait any more. The caller settles what it gets back."""
+        return self._line.withdraw(number)
 
     def room(self, cost: int = 1) -> Future[None]:
         """Return a future that is done once `cost` fits into the queue, in the order of those who ask.
@@ -187,7 +247,9 @@ class Batcher(Generic[T, R]):
         being computed is finished. May be called again, from any thread, also without drain while another drains.
         """
         self._line.close(drain=drain)
-        threads = [self._worker.thread, *([self._line.timer] if self._line.timer else [])]
+        threads = [worker.thread for worker in self._workers]
+        if self._line.timer is not None:
+            threads.append(self._line.timer)
         if threading.current_thread() not in threads:  # a callback that closes cannot wait for its own thread
             for thread in threads:
                 thread.join()
@@ -199,19 +261,3 @@ class Batcher(Generic[T, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(drain=error is None)
-
-    def _prepare(self, item: T, now: float, jobs: list[Job[T, R]]) -> TimedFuture[R]:
-        cost = self._cost(item)
-        if cost <= self._max_cost or self._split is None or self._join is None:
-            return self._job(item, cost, now, jobs)
-        parts = self._split(item, self._max_cost)
-        if not parts:
-            raise ValueError(f"split of {self.name} made no parts of an item that costs {cost}")
-        return SplitFuture(item, [self._job(part, self._cost(part), now, jobs) for part in parts], self._join)
-
-    def _job(self, item: T, cost: int, now: float, jobs: list[Job[T, R]]) -> BatchFuture[R]:
-        number = next(self._numbers)
-        future: BatchFuture[R] = BatchFuture(number, self._line.withdraw)
-        key = 0.0 if self._order is None else self._order(item)
-        jobs.append(Job(number, item, max(cost, 1), key, now, future))
-        return future

@@ -47,7 +47,7 @@ class Execution:
         except Exception as error:
             if self.instance.retry_safe and len(requests) > 1:
                 raise
-            self._statistics.left(len(requests))
+            self._statistics.left(sum([not request.is_null for request in requests]))
             failure = as_infer_error(error)
             return [failure] * len(requests)
         self._statistics.executed(requests, started_ns, times)

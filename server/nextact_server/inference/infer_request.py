@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from nextact_server.inference.infer_errors import InferError
 from nextact_server.inference.tensors import Tensor
+
+if TYPE_CHECKING:
+    from nextact_server.inference.instance import StageTimes
 
 __all__ = ["NO_PARAMETERS", "InferRequest", "InferResponse", "Parameter", "RequestOwner", "ResponseSink"]
 
@@ -53,6 +56,9 @@ class InferRequest:
         arrived_ns: `time.monotonic_ns` of its arrival.
         owner: set by the served model when it takes the request.
         on_cancel: set by whoever can take it out of a queue; called by `cancel`.
+        reschedule: set by a model of an iterative sequence that returns no result: run it again.
+        is_null: it stands in an empty batch slot of a sequence batch; nobody waits for it, and nothing counts it.
+        stages: where the times of the runs it is charged are summed, for an ensemble that asks; else None.
     """
 
     __slots__ = (
@@ -68,12 +74,15 @@ class InferRequest:
         "owner",
         "parameters",
         "priority",
+        "reschedule",
         "sequence_end",
         "sequence_start",
         "sink",
+        "stages",
         "timeout_us",
         "trace",
     )
+    is_null: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -105,6 +114,8 @@ class InferRequest:
         self.owner: RequestOwner | None = None
         self.on_cancel: Callable[[], object] | None = None
         self.trace: object | None = None
+        self.stages: StageTimes | None = None
+        self.reschedule = False
         self.is_cancelled = False
         self.is_done = False
 
@@ -121,5 +132,6 @@ class InferRequest:
     def cancel(self) -> None:
         """The caller went away: what waits is taken out of its queue, what runs may look at `is_cancelled`."""
         self.is_cancelled = True
-        if self.on_cancel is not None:
-            self.on_cancel()
+        on_cancel = self.on_cancel  # read once: whoever takes the request out of its queue resets it
+        if on_cancel is not None:
+            on_cancel()

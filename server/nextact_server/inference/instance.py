@@ -23,6 +23,12 @@ class StageTimes:
         self.infer_ns = 0
         self.output_ns = 0
 
+    def add(self, other: "StageTimes") -> None:
+        """Add the times of another run."""
+        self.input_ns += other.input_ns
+        self.infer_ns += other.infer_ns
+        self.output_ns += other.output_ns
+
 
 class ModelInstance(Protocol):
     """One copy of a model on one device. `execute` is called by one thread at a time."""

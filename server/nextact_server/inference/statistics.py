@@ -89,16 +89,24 @@ class ModelStatistics:
         self._counts = StatisticsSnapshot()
 
     def executed(self, requests: Sequence[InferRequest], started_ns: int, times: StageTimes) -> None:
-        """A batch ran to its end; it left its queue at `started_ns` of `time.monotonic_ns`."""
-        rows = queue_ns = 0
+        """A batch ran to its end; it left its queue at `started_ns` of `time.monotonic_ns`.
+
+        Null requests make it larger, as in Triton, and are counted nowhere else.
+        """
+        rows = nulls = queue_ns = 0
         for request in requests:
             rows += request.batch_size
+            if request.is_null:
+                nulls += 1
+                continue
             queue_ns += started_ns - request.arrived_ns
-        count = len(requests)
+            if request.stages is not None:
+                request.stages.add(times)
+        count = len(requests) - nulls
         with self._lock:
             counts = self._counts
             counts.last_inference_ms = time.time_ns() // 1_000_000
-            counts.inference_count += rows
+            counts.inference_count += rows - nulls
             counts.execution_count += 1
             counts.pending -= count
             counts.queue.add(count, queue_ns)
@@ -133,9 +141,10 @@ class ModelStatistics:
             self._counts.fail.add(1, ns)
             self._counts.failures[reason] = self._counts.failures.get(reason, 0) + 1
 
-    def cache_hit(self, ns: int) -> None:
-        """The response cache answered."""
+    def cache_hit(self, ns: int, queue_ns: int = 0) -> None:
+        """The response cache answered, after the request waited for so long; Triton counts that wait as queueing."""
         with self._lock:
+            self._counts.queue.add(1, queue_ns)
             self._counts.cache_hit.add(1, ns)
 
     def cache_missed(self, ns: int) -> None:

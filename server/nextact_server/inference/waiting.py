@@ -4,18 +4,20 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
-from nextact_server.inference.batch_errors import BatcherClosed, DeadlineExpired, QueueFull
+from nextact_server.inference.batch_errors import BatcherClosed, BatchError, DeadlineExpired, QueueFull
 from nextact_server.inference.batch_future import answer, fail
-from nextact_server.inference.batch_observer import BatchObserver, BatchReason
+from nextact_server.inference.batch_observer import BatchObserver
 from nextact_server.inference.batch_queue import BatchQueue, Job
 from nextact_server.inference.clock import Clock
 from nextact_server.inference.deadlines import Deadlines
+from nextact_server.inference.departure import Departure, Timetable
+from nextact_server.inference.levels import PriorityLevels
 from nextact_server.inference.room import RoomLine
 
-__all__ = ["Departure", "WaitingLine"]
+__all__ = ["WaitingLine"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +25,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """Why a batch left, what it costs, and the moment it did."""
-
-    reason: BatchReason
-    cost: int
-    moment: float
-
-
 class WaitingLine(Generic[T, R]):
-    """Admission, withdrawal, expiry and departure. Whoever takes a job out of it settles its future, outside the lock.
+    """Admission, withdrawal, expiry and departure. Whoever takes a job out of it settles it, outside the lock.
 
     The observer must not raise. `expected_batch_s` is set by the worker: what a batch takes to compute, in seconds.
     """
@@ -42,18 +35,18 @@ class WaitingLine(Generic[T, R]):
         self,
         name: str,
         queue: BatchQueue[T, R],
+        timetable: Timetable,
         *,
-        max_cost: int,
         max_queue_cost: int,
-        delay_s: float,
+        levels: PriorityLevels[Any] | None,
         clock: Clock,
         observer: BatchObserver,
     ) -> None:
         self.expected_batch_s = 0.0
         self._name = name
-        self._max_cost = max_cost
+        self._timetable = timetable
         self._max_queue_cost = max_queue_cost
-        self._delay_s = delay_s
+        self._bounds = levels if levels is not None and levels.bounded else None
         self._clock = clock
         self._observer = observer
         self._lock = threading.Lock()  # guards what follows; never held across a callback or the observer
@@ -61,6 +54,9 @@ class WaitingLine(Generic[T, R]):
         self._deadline_moved = threading.Condition(self._lock)
         self._queue = queue
         self._deadlines = Deadlines(queue.__contains__)
+        self._watched = inf  # until when the timer sleeps
+        self._delays = Deadlines(queue.__contains__)
+        self._departures = 0
         self._room = RoomLine()
         self._timer: threading.Thread | None = None
         self._closed = False
@@ -70,57 +66,67 @@ class WaitingLine(Generic[T, R]):
         """The deadline timer's thread, which the first deadline starts."""
         return self._timer
 
-    def admit(self, jobs: Sequence[Job[T, R]], deadline: float | None) -> None:
+    def admit(self, jobs: Sequence[Job[T, R]]) -> None:
         """Let all of the jobs in, or none; raises QueueFull, BatcherClosed."""
-        cost = sum([job.cost for job in jobs])
         with self._lock:
-            if self._closed:
-                raise BatcherClosed(self._name)
-            queue = self._queue
-            queued = queue.cost
-            if queued + cost <= self._max_queue_cost:
-                if deadline is not None and self._timer is None:
-                    self._start_timer()
-                for job in jobs:
-                    queue.add(job)
-                if deadline is not None:
-                    self._set_deadline(deadline, jobs)
-                # While a window is open the worker is woken only by what ends it.
-                hurried = deadline is not None and deadline <= queue.oldest_arrival + self._delay_s
-                if not queued or hurried or queue.reach >= self._max_cost:
-                    self._arrived.notify()
-                return
-        self._observer.rejected(self._name, cost)
-        raise self._refusal(cost, queued)
+            refusal = self._enter(jobs)
+        if refusal is not None:
+            self._refuse(jobs, refusal)
+            raise refusal
 
-    def withdraw(self, number: int) -> None:
-        """Take out the job of that number, if it still waits; its caller settles the future by cancelling it."""
+    def admit_each(self, jobs: Sequence[Job[T, R]]) -> list[tuple[Job[T, R], BatchError]]:
+        """Let those jobs in that may enter, one by one; returns the others and why."""
+        refused: list[tuple[Job[T, R], BatchError]] = []
+        with self._lock:
+            if self._enter(jobs) is not None:
+                for job in jobs:
+                    refusal = self._enter((job,))
+                    if refusal is not None:
+                        refused.append((job, refusal))
+        for job, refusal in refused:
+            self._refuse((job,), refusal)
+        return refused
+
+    def withdraw(self, number: int) -> bool:
+        """Take out the job of that number; True if it still waited, and then its caller settles it."""
         with self._lock:
             job = self._queue.remove(number)
             admitted = self._freed()
         if job is not None:
             self._observer.cancelled(self._name, 1)
         self._open(admitted)
+        return job is not None
 
     def take(self, jobs: list[Job[T, R]]) -> Departure | None:
         """Wait until a batch may leave and move it into `jobs`; None when closed and nothing waits."""
+        queue = self._queue
         while True:
             departure: Departure | None = None
             with self._lock:
                 now = self._clock.monotonic()
                 overdue = self._overdue(now)
-                reason, until = self._why_now(now)
-                if reason is not None:
-                    taken, cost = self._queue.take(self._max_cost)
-                    jobs.extend(taken)
-                    departure = Departure(reason, cost, now)
-                elif self._closed and not self._queue:
+                if queue:
+                    reason, limit = self._timetable.next_leaves(
+                        queue, now, self._deadlines.earliest(), hurry=self._closed
+                    )
+                    if reason is not None:
+                        taken, cost = queue.take(int(limit))
+                        jobs.extend(taken)
+                        reason = self._timetable.reason_left(reason, queue, taken, cost)
+                        departure = Departure(self._departures, reason, cost, now)
+                        self._departures += 1
+                        if queue:
+                            self._arrived.notify()  # more for another worker that waits, if there is one
+                    elif not overdue:
+                        self._clock.wait(self._arrived, limit)
+                        continue
+                elif self._closed:
                     self._deadline_moved.notify_all()
                 elif not overdue:
-                    self._clock.wait(self._arrived, until)
+                    self._clock.wait(self._arrived, None)
                     continue
                 admitted = self._freed()
-                done = self._closed and not self._queue
+                done = self._closed and not queue
             self.expire(overdue, now)
             self._open(admitted)
             if departure is not None or done:
@@ -129,7 +135,7 @@ class WaitingLine(Generic[T, R]):
     def room(self, cost: int) -> Future[None]:
         """Return a future that is done when `cost` fits, in the order of asking."""
         if cost > self._max_queue_cost:
-            raise self._refusal(cost, self._queue.cost)
+            raise self._full(self._max_queue_cost, self._queue.cost, cost)
         with self._lock:
             future = self._room.join(cost)
             closed = self._closed
@@ -146,7 +152,7 @@ class WaitingLine(Generic[T, R]):
             self._arrived.notify_all()
             self._deadline_moved.notify_all()
         for job in dropped:
-            fail(job.future, BatcherClosed(self._name))
+            job.completion.settle(BatcherClosed(self._name))
         self._open(leaving, closed=True)
 
     def clear(self) -> list[Job[T, R]]:
@@ -162,30 +168,38 @@ class WaitingLine(Generic[T, R]):
         if jobs:
             self._observer.expired(self._name, len(jobs))
             for job in jobs:
-                fail(job.future, DeadlineExpired(self._name, now - job.arrived))
+                job.completion.settle(DeadlineExpired(self._name, now - job.arrived))
 
-    def _why_now(self, now: float) -> tuple[BatchReason | None, float | None]:
-        """Why a batch may leave now; else None and until when the open window lasts, if one is open."""
-        queue = self._queue
-        if not queue:
-            return None, None
-        if queue.reach >= self._max_cost:
-            return BatchReason.FULL, None
-        if not self._delay_s or self._closed:
-            return BatchReason.IDLE, None
-        end = queue.oldest_arrival + self._delay_s
-        if now >= end:
-            return BatchReason.DELAY, None
-        earliest = self._deadlines.earliest()
-        if earliest is not None and earliest <= end:
-            return BatchReason.DEADLINE, None
-        return None, end
-
-    def _set_deadline(self, deadline: float, jobs: Sequence[Job[T, R]]) -> None:
-        earliest = self._deadlines.earliest()
+    def _enter(self, jobs: Sequence[Job[T, R]]) -> BatchError | None:
+        """Add all of the jobs, or tell why none."""
+        if self._closed:
+            return BatcherClosed(self._name)
+        queue, timetable = self._queue, self._timetable
+        queued = queue.cost
+        cost = sum([job.cost for job in jobs])
+        if queued + cost > self._max_queue_cost:
+            return self._full(self._max_queue_cost, queued, cost)
+        if self._bounds is not None and (full := self._bounds.refused(queue, jobs)) is not None:
+            return self._full(*full, len(jobs))
+        wake = not queued
         for job in jobs:
-            self._deadlines.add(deadline, job.number)
-        if earliest is None or deadline < earliest:
+            queue.add(job)
+            if job.expires < inf:
+                # While a window is open the worker is woken only by what ends it.
+                wake = wake or job.expires <= queue.oldest_arrival + timetable.delay_s
+                self._set_deadline(job)
+            if job.delayed < inf:
+                self._delays.add(job.delayed, job.number)
+            wake = wake or (timetable.delay_s > 0 and timetable.may_ripen(queue, job))
+        if wake:
+            self._arrived.notify()
+        return None
+
+    def _set_deadline(self, job: Job[T, R]) -> None:
+        if self._timer is None:
+            self._start_timer()
+        self._deadlines.add(job.expires, job.number)
+        if job.expires < self._watched:
             self._deadline_moved.notify()
 
     def _start_timer(self) -> None:
@@ -209,13 +223,18 @@ class WaitingLine(Generic[T, R]):
             if not overdue:
                 if self._closed and not self._queue:
                     return False
-                self._clock.wait(self._deadline_moved, self._deadlines.earliest())
+                earliest = self._deadlines.earliest()
+                # It may sleep past the end of a job that is gone: waking it for each new first one would cost more.
+                self._watched = inf if earliest is None else earliest
+                self._clock.wait(self._deadline_moved, earliest)
             admitted = self._freed()
         self.expire(overdue, now)
         self._open(admitted)
         return True
 
     def _overdue(self, now: float) -> list[Job[T, R]]:
+        for number in self._delays.pop_due(now):
+            self._queue.delay(number)
         due = [self._queue.remove(number) for number in self._deadlines.pop_due(now)]
         return [job for job in due if job is not None]
 
@@ -229,6 +248,10 @@ class WaitingLine(Generic[T, R]):
             else:
                 answer(future, None)
 
-    def _refusal(self, cost: int, queued: int) -> QueueFull:
-        retry_after_s = self.expected_batch_s * max(1.0, queued / self._max_cost)
-        return QueueFull(self._name, self._max_queue_cost, queued, cost, retry_after_s)
+    def _refuse(self, jobs: Sequence[Job[T, R]], refusal: BatchError) -> None:
+        if isinstance(refusal, QueueFull):
+            self._observer.rejected(self._name, sum([job.cost for job in jobs]))
+
+    def _full(self, limit: int, queued: int, cost: int) -> QueueFull:
+        retry_after_s = self.expected_batch_s * max(1.0, self._queue.cost / self._timetable.max_cost)
+        return QueueFull(self._name, limit, queued, cost, retry_after_s)
