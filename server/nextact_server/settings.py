@@ -30,6 +30,28 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="PEM certificate chain; needs grpc_server=grpcio.")
     tls_key: Path | None = Field(None, description="PEM private key; needs grpc_server=grpcio.")
     model_repository: Path = Field(Path("model_repository"), description="Triton-shaped repository of models.")
+    tensor_repository: Path | None = Field(
+        None, description="Another one, of models that know no users; beside model_repository."
+    )
+    model_control_mode: Literal["none", "poll", "explicit"] = Field(
+        "none", description="Whether models are loaded at the start only, reloaded when files change, or on request."
+    )
+    repository_poll_seconds: float = Field(15.0, gt=0, description="Between two looks at the files, in mode poll.")
+    load_model: tuple[str, ...] = Field(
+        (), description="Models that mode explicit loads at the start, repeatable; * alone is all."
+    )
+    exit_on_error: bool = Field(True, description="Whether a model that cannot be loaded ends the start.")
+    model_load_threads: int = Field(4, ge=1, description="How many models are loaded side by side.")
+    response_cache_bytes: int = Field(
+        64 * MIB, ge=0, description="Memory for responses of models that set response_cache. 0: none is kept."
+    )
+    rate_limit: Literal["off", "execution_count"] = Field(
+        "off", description="Whether instances wait for the rate_limiter resources of their config.pbtxt."
+    )
+    rate_limit_resources: tuple[str, ...] = Field(
+        (), description="Resources there are, as name:count or name:count:device, repeatable. None: as much as asked."
+    )
+    trace_dir: Path | None = Field(None, description="Where traces may be written. None: tracing cannot be turned on.")
     data_dir: Path = Field(Path("data"), description="Where the server keeps what it makes (converted models).")
     drain_seconds: float = Field(10.0, ge=0, description="How long a stopping server lets calls in flight finish.")
     reflection: bool = Field(True, description="Offer gRPC server reflection.")
@@ -87,4 +109,8 @@ class Settings(BaseSettings):
                 f"resident_users is {self.resident_users}; one message may name {most} users (max_stream_events, "
                 "max_predict_events), and all of them must be resident at once"
             )
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ValueError("Use of '--load-model' requires setting '--model-control-mode=explicit' as well.")
+        if "*" in self.load_model and len(self.load_model) > 1:
+            raise ValueError("Wildcard model name '*' must be the ONLY startup model if specified at all.")
         return self

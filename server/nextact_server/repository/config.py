@@ -4,12 +4,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from nextact_server.repository.errors import RepositoryError
 
-__all__ = ["CONFIG_FILE", "ModelConfig", "instance_kind", "max_queue_delay_s", "parameter", "parse_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "ModelConfig",
+    "config_of_json",
+    "instance_kind",
+    "max_queue_delay_s",
+    "parameter",
+    "parse_config",
+    "read_config",
+]
 
 CONFIG_FILE = "config.pbtxt"
 
@@ -20,24 +29,52 @@ KINDS = {"KIND_AUTO": "KIND_AUTO", "KIND_CPU": "KIND_CPU", "KIND_GPU": "KIND_GPU
 
 
 def parse_config(path: Path) -> ModelConfig:
-    """Read a model's configuration. Its name may be left out, then it is that of the directory, as Triton has it.
+    """Read the configuration of one of nextact's own models, which names its backend.
+
+    The model's name may be left out, then it is that of the directory, as Triton has it.
 
     Raises:
         RepositoryError: unreadable, not the text format, an unknown field, or a value that makes no sense here.
     """
+    config, text = _read(path)
+    _check(config, path, text)
+    return config
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read any model's configuration as it is written, complete or not.
+
+    Raises:
+        RepositoryError: unreadable, not the text format, or an unknown field; it names the line.
+    """
+    config, _ = _read(path)
+    return config
+
+
+def config_of_json(text: str, path: Path) -> ModelConfig:
+    """Read a configuration that a load request brings as JSON; `path` stands for it in messages.
+
+    Raises:
+        RepositoryError: not JSON, or not that of a ModelConfig.
+    """
+    try:
+        return json_format.Parse(text, model_config_pb2.ModelConfig())
+    except json_format.ParseError as error:
+        raise RepositoryError(path, f"Invalid config override: {error}") from error
+
+
+def _read(path: Path) -> tuple[ModelConfig, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise RepositoryError(path, f"cannot be read: {reason}") from error
     try:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        return text_format.Parse(text, model_config_pb2.ModelConfig()), text
     except text_format.ParseError as error:
         # The message starts with line:column of its own.
         reason = re.sub(r"^\d+:\d+ : ", "", str(error))
         raise RepositoryError(path, reason, line=error.GetLine()) from error
-    _check(config, path, text)
-    return config
 
 
 def instance_kind(config: ModelConfig) -> str:
@@ -48,8 +85,12 @@ def instance_kind(config: ModelConfig) -> str:
 
 
 def max_queue_delay_s(config: ModelConfig) -> float:
-    """Return the batching delay in seconds: 0 where none is set."""
-    return float(config.dynamic_batching.max_queue_delay_microseconds) / 1e6
+    """Return the batching delay in seconds, of whichever way of batching is chosen: 0 where none is set."""
+    batching = config.dynamic_batching
+    if config.HasField("sequence_batching"):
+        chosen = config.sequence_batching.WhichOneof("strategy_choice")
+        batching = config.sequence_batching.oldest if chosen == "oldest" else config.sequence_batching.direct
+    return float(batching.max_queue_delay_microseconds) / 1e6
 
 
 def parameter(config: ModelConfig, name: str, default: str) -> str:

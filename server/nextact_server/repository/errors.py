@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-__all__ = ["ModelNotFoundError", "RepositoryError"]
+from nextact_server.inference.device import DeviceError
+from nextact_server.inference.infer_errors import ErrorCode, InferError
+
+__all__ = ["ModelNotFoundError", "RepositoryError", "status_text"]
 
 
 class RepositoryError(ValueError):
@@ -20,3 +23,24 @@ class RepositoryError(ValueError):
 
 class ModelNotFoundError(LookupError):
     """A model, or a version of one, that the repository does not have."""
+
+
+_STATUS = {
+    ErrorCode.UNKNOWN: "Unknown",
+    ErrorCode.INTERNAL: "Internal",
+    ErrorCode.NOT_FOUND: "Not found",
+    ErrorCode.INVALID_ARG: "Invalid argument",
+    ErrorCode.UNAVAILABLE: "Unavailable",
+    ErrorCode.UNSUPPORTED: "Unsupported",
+    ErrorCode.ALREADY_EXISTS: "Already exists",
+    ErrorCode.CANCELLED: "Cancelled",
+}
+
+
+def status_text(error: BaseException) -> str:
+    """Why a version is not served, as RepositoryIndex says it: Triton's status name before the message."""
+    if isinstance(error, InferError):
+        return f"{_STATUS.get(error.code, 'Internal')}: {error.message}"
+    if isinstance(error, (RepositoryError, DeviceError)):
+        return f"Invalid argument: {error}"
+    return f"Internal: {type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nextact_server.repository.config import CONFIG_FILE, ModelConfig, parse_config
 from nextact_server.repository.errors import ModelNotFoundError, RepositoryError
+from nextact_server.repository.policy import missing_versions, offered_versions, version_numbers
 
 __all__ = ["ModelEntry", "ModelRepository"]
 
@@ -72,27 +73,13 @@ class ModelRepository:
     def _read(self, name: str) -> ModelEntry:
         path = self.root / name
         config = parse_config(path / CONFIG_FILE)
-        # As Triton: what does not look like a version is not one, and neither is 0 or a number with leading zeros.
-        numbers = [
-            int(one.name)
-            for one in path.iterdir()
-            if one.is_dir() and one.name.isascii() and one.name.isdigit() and not one.name.startswith("0")
-        ]
+        numbers = version_numbers(path)
         if not numbers:
             raise RepositoryError(path, "holds no version: a directory whose name is a number, such as 1")
-        return ModelEntry(name, path, config, _offered(config, sorted(numbers), path))
-
-
-def _offered(config: ModelConfig, versions: list[int], path: Path) -> tuple[int, ...]:
-    """Apply the version policy. Where none is set all are offered, the latest being the default of a call."""
-    choice = config.version_policy.WhichOneof("policy_choice")
-    if choice == "latest":
-        return tuple(versions[-max(1, config.version_policy.latest.num_versions) :])
-    if choice == "specific":
-        wanted = sorted(config.version_policy.specific.versions)
-        missing = [version for version in wanted if version not in versions]
-        if missing or not wanted:
-            reason = f"names versions {missing}, which are not there" if missing else "names no version"
-            raise RepositoryError(path / CONFIG_FILE, reason, field="version_policy.specific.versions")
-        return tuple(wanted)
-    return tuple(versions)
+        versions = offered_versions(config, numbers)
+        if not versions:
+            missing = missing_versions(config, numbers)
+            reason = f"names versions {missing}, which are not there" if missing else "offers no version"
+            field = "version_policy.specific.versions" if missing else "version_policy"
+            raise RepositoryError(path / CONFIG_FILE, reason, field=field)
+        return ModelEntry(name, path, config, versions)

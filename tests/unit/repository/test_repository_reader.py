@@ -7,6 +7,7 @@ from nextact_server.repository.errors import ModelNotFoundError, RepositoryError
 from nextact_server.repository.reader import ModelRepository
 
 CONFIG = 'name: "net"\nbackend: "some"\nmax_batch_size: 8\n'
+EVERY_VERSION = CONFIG + "version_policy { all { } }"
 SHIPPED = Path(__file__).resolve().parents[3] / "model_repository"
 
 
@@ -19,7 +20,7 @@ def model(root: Path, config: str = CONFIG, versions: tuple[str, ...] = ("1",), 
 
 
 def test_the_latest_version_is_the_highest_number(tmp_path: Path) -> None:
-    model(tmp_path, versions=("2", "10", "9"))
+    model(tmp_path, EVERY_VERSION, versions=("2", "10", "9"))
     entry = ModelRepository(tmp_path).get("net")
     assert entry.versions == (2, 9, 10)
     assert entry.version_dir() == tmp_path / "net" / "10"
@@ -38,7 +39,8 @@ def test_what_is_no_version_is_passed_over(tmp_path: Path) -> None:
         ("version_policy { latest { num_versions: 2 } }", (2, 3)),
         ("version_policy { specific { versions: [ 1, 3 ] } }", (1, 3)),
         ("version_policy { all { } }", (1, 2, 3)),
-        ("", (1, 2, 3)),
+        ("version_policy { specific { versions: [ 3, 7 ] } }", (3,)),
+        ("", (3,)),
     ],
 )
 def test_the_version_policy_says_what_is_offered(tmp_path: Path, policy: str, offered: tuple[int, ...]) -> None:
@@ -106,7 +108,7 @@ def test_a_model_without_versions_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_models_and_versions_name_what_there_is(tmp_path: Path) -> None:
-    model(tmp_path, versions=("1", "2"))
+    model(tmp_path, EVERY_VERSION, versions=("1", "2"))
     repository = ModelRepository(tmp_path)
     with pytest.raises(ModelNotFoundError, match="no model 'gone'; it has net"):
         repository.get("gone")
