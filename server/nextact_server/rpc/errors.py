@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from nextact_server.inference.batcher import BatcherClosed, BatchError, DeadlineExpired, QueueFull
+from nextact_server.inference.infer_errors import InferError
 from nextact_server.pipeline import UnknownModelVersion
 from nextact_server.sequence.index import IndexFull
 from nextact_server.sequence.journal import StoreUnavailable
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_TEXT_BYTES = 1000
 """Most of a message's or a description's bytes that are sent: both may repeat what a caller sent."""
+MAX_MODEL_TEXT_BYTES = 4000
+"""The same for what a model says of its own failure, a traceback mostly, which stands in no details beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,10 @@ class CallError(Exception):
         message: str,
         violation: Violation | None = None,
         retry_after_s: float | None = None,
+        *,
+        text_bytes: int = MAX_TEXT_BYTES,
     ) -> None:
-        message = _clipped(message)
+        message = _clipped(message, text_bytes)
         super().__init__(message)
         self.code = code
         self.message = message
@@ -86,6 +91,8 @@ def as_call_error(error: BaseException) -> CallError:
     """The status for anything that a room raised."""
     if isinstance(error, CallError):
         return error
+    if isinstance(error, InferError):
+        return _as_triton_says(error)
     if isinstance(error, QueueFull):
         return too_much(str(error), max(error.retry_after_s, 0.01))
     if isinstance(error, IndexFull):
@@ -105,12 +112,21 @@ def as_call_error(error: BaseException) -> CallError:
     return unavailable("the server could not complete the call; its log says why")
 
 
-def _clipped(text: str) -> str:
+def _as_triton_says(error: InferError) -> CallError:
+    """The message is Triton's own, and stays as it is: clients look for it."""
+    code = grpc.StatusCode[error.code.value]
+    # What is not ASCII takes three times its bytes in a status, and all else beside the text has to fit too.
+    is_short = error.retry_after_s is None and error.message.isascii()
+    text_bytes = MAX_MODEL_TEXT_BYTES if is_short else MAX_TEXT_BYTES
+    return CallError(code, error.message, retry_after_s=error.retry_after_s, text_bytes=text_bytes)
+
+
+def _clipped(text: str, text_bytes: int = MAX_TEXT_BYTES) -> str:
     """Text short enough to go with all else into the 8 KiB of trailers that a client takes by default."""
     encoded = text.encode(errors="replace")
-    if len(encoded) <= MAX_TEXT_BYTES:
+    if len(encoded) <= text_bytes:
         return text
-    return encoded[:MAX_TEXT_BYTES].decode(errors="ignore") + "..."
+    return encoded[:text_bytes].decode(errors="ignore") + "..."
 
 
 def _packed(message: Message) -> AnyMessage:

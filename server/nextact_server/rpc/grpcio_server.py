@@ -1,35 +1,34 @@
 """The grpc.aio side: every service on grpcio, by itself or behind the native front."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from nextact.v1 import behavior_pb2 as pb
 from nextact_server.rpc.admission import Admission
 from nextact_server.rpc.errors import CallError, as_call_error
-from nextact_server.rpc.service import SERVICE, BehaviorService, UnaryMethod
-from nextact_server.rpc.stream import METHOD as STREAM_METHOD
-from nextact_server.rpc.stream import StreamService
+from nextact_server.rpc.service import UnaryMethod
 
 Context = Any
 """grpc.aio.ServicerContext; its stubs want type arguments that the class itself refuses."""
+StreamMethod = Callable[[Context], Awaitable[None]]
+"""A bidirectional stream of bytes: reads, writes and returns, or raises what ends it with a status."""
 HEADROOM = 1024 * 1024
 """Bytes by which grpcio's own bound lies above the setting: what is only a little too large gets the better answer."""
 
 
 def make_grpcio_server(
-    service: BehaviorService,
-    streams: StreamService,
+    services: Mapping[str, Mapping[str, UnaryMethod]],
+    streams: Mapping[str, Mapping[str, StreamMethod]],
     admission: Admission,
     health: Any,
     *,
     max_message_bytes: int,
     with_reflection: bool,
 ) -> grpc.aio.Server:
-    """A grpc.aio server with all services and no port yet."""
+    """A grpc.aio server with all services and no port yet; methods and streams by the full name of their service."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_message_bytes + HEADROOM),
@@ -37,17 +36,18 @@ def make_grpcio_server(
             ("grpc.so_reuseport", 0),
         ]
     )
-    handlers: dict[str, Any] = {
-        name: grpc.unary_unary_rpc_method_handler(_unary(admission, name, method))
-        for name, method in service.methods.items()
-    }
-    handlers[STREAM_METHOD] = grpc.stream_stream_rpc_method_handler(_stream(admission, streams))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    names = list(dict.fromkeys([*services, *streams]))
+    for service in names:
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(_unary(admission, name, method))
+            for name, method in services.get(service, {}).items()
+        }
+        for name, stream in streams.get(service, {}).items():
+            handlers[name] = grpc.stream_stream_rpc_method_handler(_stream(admission, name, stream))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if with_reflection:
-        names = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        assert pb.DESCRIPTOR.services_by_name["BehaviorService"].full_name == SERVICE
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection((*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
     return server
 
 
@@ -63,11 +63,11 @@ def _unary(admission: Admission, name: str, method: UnaryMethod) -> Callable[[by
     return handle
 
 
-def _stream(admission: Admission, streams: StreamService) -> Callable[[Any, Context], Awaitable[None]]:
+def _stream(admission: Admission, name: str, stream: StreamMethod) -> Callable[[Any, Context], Awaitable[None]]:
     async def handle(_: Any, context: Context) -> None:
         try:
-            admission.admit(STREAM_METHOD, context.invocation_metadata() or (), context.peer(), 0)
-            await streams.serve(context)
+            admission.admit(name, context.invocation_metadata() or (), context.peer(), 0)
+            await stream(context)
         except Exception as error:
             await _abort(context, as_call_error(error))
 
