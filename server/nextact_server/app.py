@@ -1,9 +1,8 @@
-"""The composition root: the only place that knows every room, and wires them."""
+"""A server's life: start, serve, drain, stop. What it is made of is built in `rooms`."""
 
 import asyncio
 import gc
 import logging
-import os
 import shutil
 import signal
 import tempfile
@@ -15,51 +14,13 @@ import torch
 from grpc_health.v1 import health, health_pb2
 from prometheus_client import start_http_server
 
-from nextact_server.catalogue import Catalogue
-from nextact_server.configuration import (
-    batches,
-    call_limits,
-    check_tls,
-    content_model,
-    device_kind,
-    event_limits,
-    metrics_host,
-    target,
-)
-from nextact_server.events.identity import UserDirectory
+from nextact_server.configuration import check_tls, metrics_host, target
 from nextact_server.events.status import Status
-from nextact_server.features.content import (
-    IMAGE_BATCHES,
-    TEXT_BATCHES,
-    AdmissionLimits,
-    ContentEncoder,
-    ContentLimits,
-    ImageLimits,
-    load_content_encoder,
-)
-from nextact_server.features.time import time_features
-from nextact_server.inference.batcher import Batcher
-from nextact_server.inference.device import choose_device
-from nextact_server.people import People
-from nextact_server.pipeline import Pipeline, PipelineLimits
-from nextact_server.repository.config import max_queue_delay_s, parameter
-from nextact_server.repository.reader import ModelRepository
+from nextact_server.features.content import ContentEncoder
+from nextact_server.rooms import Rooms, build_rooms, load_content
 from nextact_server.rpc.admission import Admission
-from nextact_server.rpc.encode import Encoder
 from nextact_server.rpc.grpcio_server import make_grpcio_server
-from nextact_server.rpc.limits import Limits
 from nextact_server.rpc.native_server import NativeServer
-from nextact_server.rpc.service import SERVICE, BehaviorService
-from nextact_server.rpc.stream import StreamService
-from nextact_server.sequence.arena import StateArena
-from nextact_server.sequence.checkpoint import load_model
-from nextact_server.sequence.engine import SequenceEngine
-from nextact_server.sequence.index import ItemIndex
-from nextact_server.sequence.journal import Journal
-from nextact_server.sequence.model import FIRST_ACTION
-from nextact_server.sequence.outputs import Reader, SeenItems
-from nextact_server.sequence.residency import Residency
-from nextact_server.sequence.stage import SequenceStage, Work, cost_of
 from nextact_server.settings import Settings
 from nextact_server.storage.memory import MemoryStore
 from nextact_server.storage.seam import Store
@@ -92,6 +53,8 @@ class App:
         self._native: NativeServer | None = None
         self._socket_dir: str | None = None
         self._closing: list[Any] = []
+        self._names: tuple[str, ...] = ("",)
+        self._serving = False
 
     async def start(self) -> Addresses:
         """Loads the models, serves, and returns the addresses.
@@ -113,10 +76,11 @@ class App:
         self.admission = Admission(settings.max_message_bytes)
         metrics_port = self._serve_metrics()  # first: what is served cannot fail for want of it any more
         rooms = self._build_rooms()
-        service, streams, pipeline, encoder, limits = rooms
+        # Models of tensors may take their time, and one that asks another waits for its answer.
+        await self._loop.run_in_executor(None, rooms.registry.start)
         fallback = make_grpcio_server(
-            service,
-            streams,
+            rooms.doors.services,
+            rooms.doors.streams,
             self.admission,
             self._health,
             max_message_bytes=settings.max_message_bytes,
@@ -125,7 +89,8 @@ class App:
         self._grpcio = fallback
         if settings.grpc_server == "native":
             address = target(settings)
-            self._native = NativeServer(address, service, pipeline, encoder, self.admission, limits, self._loop)
+            doors = rooms.doors
+            self._native = NativeServer(address, doors.services, doors.bursts, self.admission, self._loop)
             self._socket_dir = tempfile.mkdtemp(prefix="nextact-")
             socket = f"{self._socket_dir}/grpcio.sock"
             fallback.add_insecure_port(f"unix:{socket}")
@@ -135,8 +100,8 @@ class App:
         else:
             port = self._bind(fallback)
             await fallback.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._names = ("", *rooms.doors.services)
+        await self._tell_health(serving=True)
         address = settings.host if settings.host.startswith("unix:") else f"{settings.host}:{port}"
         return Addresses(grpc=address, metrics=f"{metrics_host(settings)}:{metrics_port}")
 
@@ -169,112 +134,38 @@ class App:
         await loop.run_in_executor(None, self._close_metrics)
         await loop.run_in_executor(None, self._close_rooms)
 
-    def _build_rooms(self) -> tuple[BehaviorService, StreamService, Pipeline, Encoder, Limits]:
-        settings = self._settings
-        repository = ModelRepository(settings.model_repository)
-        entry = repository.get(settings.sequence_model)
-        model, card = load_model(entry.version_dir())
-        device = torch.device(choose_device(device_kind(entry.config)))
-        model.to(device)
-        content = self._load_content(repository)
+    def _load_content(self) -> ContentEncoder:
+        return load_content(self._settings, self.metrics)
+
+    def _is_ready(self) -> bool:
+        return self._serving and not self.admission.is_draining
+
+    def _build_rooms(self) -> Rooms:
+        content = self._load_content()
         self._closing.append(content)
-        version = (settings.sequence_model, str(entry.latest))
-        index = ItemIndex(model, card, settings.index_items)
-        engine = SequenceEngine(
-            model, index, time_features, settings.allowed_lateness_seconds, settings.apply_late_events
-        )
-        arena = StateArena(model.state_spec(), settings.resident_users, device)
-        residency = Residency(arena, engine, self.store, "/".join(version))
-        seen = SeenItems(engine, self.store, max_users=settings.resident_users)
-        journal = Journal(self.store, self._store_health)
-        directory = UserDirectory()
-        stage = SequenceStage(
-            engine,
-            residency,
-            directory,
-            journal,
-            Reader(engine, seen, card.exclude_seen_default),
-            self.metrics,
-        )
-        batcher: Batcher[Work, Any] = Batcher(
-            settings.sequence_model,
-            stage.run,
-            max_cost=settings.batch_events,
-            max_queue_cost=2 * settings.queue_events + settings.max_stream_events,
-            max_queue_delay_s=max_queue_delay_s(entry.config),
-            cost=cost_of,
-            observer=self.metrics,
-        )
-        self._closing.append(batcher)
-        actions = {action: FIRST_ACTION + at for at, action in enumerate(card.actions)}
-        limits_of_events = event_limits(settings)
-        pipeline = Pipeline(
-            batcher,
+        rooms = build_rooms(
+            self._settings,
+            self.store,
             content,
-            actions,
-            version,
-            limits_of_events,
-            PipelineLimits(
-                settings.queue_events, settings.user_queue_events, settings.queue_events + settings.max_stream_events
-            ),
-            epoch=lambda: journal.epoch,
+            self.metrics,
+            self.admission,
+            store_health=self._store_health,
+            ready=self._is_ready,
+            closing=self._closing,
         )
-        self._pipeline = pipeline
-        catalogue = Catalogue(pipeline, content, index, self.store, journal, limits_of_events)
-        catalogue.load()
-
-        def recover(durable: int) -> None:
-            arena.drop_after(durable)
-            seen.forget()
-            catalogue.load()
-
-        journal.recover = recover
-        people = People(pipeline, directory, residency, seen, self.store, journal)
-        limits = call_limits(settings)
-        encoder = Encoder(version, card.actions, index.ids, self.store.durability, content_model(repository, settings))
-        self._watch(arena, directory, index, pipeline)
-        service = BehaviorService(pipeline, catalogue, people, content, encoder, limits, limits_of_events)
-        streams = StreamService(pipeline, encoder, self.admission, limits)
-        return service, streams, pipeline, encoder, limits
-
-    def _load_content(self, repository: ModelRepository) -> ContentEncoder:
-        settings = self._settings
-        limits = ContentLimits(
-            max_text_bytes=settings.max_text_bytes,
-            image=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-            images=AdmissionLimits(settings.encoder_queue, settings.encoder_queue_bytes),
-            texts=AdmissionLimits(settings.encoder_queue, settings.encoder_queue_bytes),
-            cache_bytes=settings.content_cache_bytes,
-        )
-        image, text = repository.get(settings.image_model), repository.get(settings.text_model)
-        return load_content_encoder(
-            image.version_dir(),
-            text.version_dir(),
-            settings.data_dir / "converted",
-            threads=settings.encoder_threads or os.cpu_count() or 1,
-            limits=limits,
-            image_batches=batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),
-            text_batches=batches(text, int(parameter(text.config, "max_batch_tokens", "1024")), TEXT_BATCHES),
-            batch_observer=self.metrics,
-            cache_observer=self.metrics,
-        )
-
-    def _watch(self, arena: StateArena, directory: UserDirectory, index: ItemIndex, pipeline: Pipeline) -> None:
-        self.metrics.resident_users.set_function(lambda: len(arena))
-        self.metrics.known_users.set_function(lambda: len(directory))
-        self.metrics.items.set_function(lambda: len(index))
-        self.metrics.waiting_events.set_function(lambda: pipeline.waiting_events)
+        self._pipeline = rooms.pipeline
+        return rooms
 
     def _store_health(self, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-
-        async def tell() -> None:
-            for name in ("", SERVICE):
-                await self._health.set(name, status)
-
-        asyncio.run_coroutine_threadsafe(tell(), self._loop)
+        asyncio.run_coroutine_threadsafe(self._tell_health(serving=serving), self._loop)
         if not serving:
             asyncio.run_coroutine_threadsafe(self._reopen_store(), self._loop)
+
+    async def _tell_health(self, *, serving: bool) -> None:
+        self._serving = serving
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
 
     async def _reopen_store(self) -> None:
         """Tries until the store is open: a server that says it is not serving gets no calls that would do it."""

@@ -37,9 +37,12 @@ def serve(context: typer.Context) -> None:
     import uvloop
 
     from nextact_server.app import serve as run
+    from nextact_server.inference.infer_errors import InferError
 
     try:
         uvloop.run(run(settings, announce=lambda line: print(line, flush=True)))
+    except InferError as error:
+        _fail(error.message, code=1)
     except (OSError, ValueError, LookupError, RuntimeError) as error:
         _fail(f"{type(error).__name__}: {error}", code=1)
 

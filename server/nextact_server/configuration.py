@@ -5,7 +5,9 @@ from typing import Any, get_args
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.content import BatchOptions
 from nextact_server.inference.device import InstanceKind
+from nextact_server.inference.rate_limiter import RateLimiter, RateLimitMode
 from nextact_server.repository.config import instance_kind, max_queue_delay_s, parameter
+from nextact_server.repository.options import ControlMode, RegistryOptions, resource_limits
 from nextact_server.repository.reader import ModelEntry, ModelRepository
 from nextact_server.rpc.limits import Limits
 from nextact_server.settings import Settings
@@ -55,6 +57,23 @@ def content_model(repository: ModelRepository, settings: Settings) -> str:
     """The encoders that make the content space, as name/version."""
     names = (settings.text_model, settings.image_model)
     return "+".join(f"{name}/{repository.get(name).latest}" for name in names)
+
+
+def registry_options(settings: Settings) -> RegistryOptions:
+    """How the repository is gone about: the models that hold users are there for good."""
+    return RegistryOptions(
+        control_mode=ControlMode(settings.model_control_mode),
+        poll_seconds=settings.repository_poll_seconds,
+        startup_models=settings.load_model,
+        pinned=frozenset((settings.sequence_model, settings.image_model, settings.text_model)),
+        exit_on_error=settings.exit_on_error,
+        load_threads=settings.model_load_threads,
+    )
+
+
+def resource_limiter(settings: Settings) -> RateLimiter:
+    """Who lends the instances their resources. Raises InferError for a setting of another form."""
+    return RateLimiter(resource_limits(settings.rate_limit_resources), mode=RateLimitMode(settings.rate_limit))
 
 
 def event_limits(settings: Settings) -> EventLimits:

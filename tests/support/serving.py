@@ -75,7 +75,7 @@ class AppWithContent(App):
         super().__init__(settings, store)
         self._lent = Lent(content)
 
-    def _load_content(self, repository: object) -> Any:
+    def _load_content(self) -> Any:
         return self._lent
 
 
