@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PROTO  := protos/nextact/v1/behavior.proto
+PEERS  := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format protos bench train evaluate clean
+.PHONY: help setup demo serve test test-triton lint format protos bench bench-peers train evaluate clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock client/pyproject.toml server/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nextact needs Python 3.11 or newer: make PYTHON=...")'
@@ -29,6 +30,10 @@ serve: $(STAMP) ## Run the server with the shipped models until Ctrl-C
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
 
+test-triton: $(STAMP) ## Hold answers against the real Triton's (installs it beside, 200 MB)
+	@bench/peers/install.sh $(PYTHON) $(PEERS) triton
+	$(BIN)/python -m pytest -rs tests/triton
+
 lint: $(STAMP) ## Check style, types, import rules, the contract and that the stubs are in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +51,10 @@ protos: $(STAMP) ## Generate the client's stubs from the contract
 
 bench: $(STAMP) ## Measure speed beside its limits (about 10 minutes)
 	$(BIN)/python -m bench
+
+bench-peers: $(STAMP) ## Measure KServe v2 beside Triton, MLServer and KServe (installs them; wants h2load)
+	@bench/peers/install.sh $(PYTHON) $(PEERS) triton mlserver kserve
+	$(BIN)/python -m bench --only identity --only reload
 
 train: $(STAMP) ## Train the shipped next-action model anew (CONFIG=..., OUT=...)
 	$(BIN)/nextact-server train $(or $(CONFIG),examples/movielens/train.toml) $(if $(OUT),--out $(OUT))

@@ -20,10 +20,14 @@ from bench.processes import ROOT
 from bench.report import print_table, write_json, write_markdown
 
 PARTS = ("startup", "image_encoder", "text_encoder", "repeated_content", "predict", "stream_events", "growth", "memory")
+WITH_PEERS = ("identity", "reload")
+"""Parts of the KServe v2 side, which only run when asked for."""
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Only this part, repeatable: {', '.join(PARTS)}.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Only this part, repeatable: {', '.join(PARTS + WITH_PEERS)}.")
+    ] = None,
     quick: Annotated[bool, typer.Option(help="A minute or two: only what has a target, less of it.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Alternations of each comparison. 0: 5, or 3 with --quick.")] = 0,
     repository: Annotated[Path, typer.Option(help="Model repository to serve.")] = ROOT / "model_repository",
@@ -32,8 +36,8 @@ def main(
     """Measures nextact beside its limits; every ratio is of things measured in turn in this run."""
     chosen = only or list(PARTS)
     rounds = rounds or (3 if quick else 5)
-    if unknown := sorted(set(chosen) - set(PARTS)):
-        raise typer.BadParameter(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    if unknown := sorted(set(chosen) - {*PARTS, *WITH_PEERS}):
+        raise typer.BadParameter(f"no part {unknown[0]!r}; there are {', '.join(PARTS + WITH_PEERS)}")
     signal.signal(signal.SIGTERM, _leave)  # so that what was started is ended
     console = Console(width=None if sys.stdout.isatty() else 180)
     machine = describe_machine()

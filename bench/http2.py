@@ -33,11 +33,15 @@ class Http2Error(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a run brought: wall seconds, then of each call, in order, its seconds and its answer (None: it failed)."""
+    """What a run brought: wall seconds, then of each call, in order, its seconds and its answer (None: it failed).
+
+    `starts` are moments of `time.perf_counter`, which on Linux all processes share.
+    """
 
     seconds: float
     latencies: list[float]
     answers: list[bytes | None]
+    starts: list[float]
 
 
 def run_load(host: str, port: int, path: str, messages: Sequence[bytes], concurrency: int, warm_up: int = 0) -> Load:
@@ -52,7 +56,7 @@ def run_load(host: str, port: int, path: str, messages: Sequence[bytes], concurr
         if warm_up:
             loop.run(0, warm_up, concurrency)
         seconds = loop.run(warm_up, len(messages), concurrency)
-        return Load(seconds, loop.latencies[warm_up:], loop.answers()[warm_up:])
+        return Load(seconds, loop.latencies[warm_up:], loop.answers()[warm_up:], loop.starts[warm_up:])
 
 
 class _Connection:
@@ -73,10 +77,11 @@ class _Connection:
         self._sizes = [len(message) + 5 for message in messages]
         self._data: list[list[bytes]] = [[] for _ in messages]
         self.latencies = [0.0] * len(messages)
+        self.starts = [0.0] * len(messages)
 
     def run(self, start: int, stop: int, concurrency: int) -> float:
         """Calls `start` to `stop`; returns the seconds from the first byte sent to the last answer."""
-        latencies, clock = self.latencies, time.perf_counter
+        latencies, starts, clock = self.latencies, self.starts, time.perf_counter
         began = clock()
         sent = answered = start
         free = concurrency
@@ -84,14 +89,14 @@ class _Connection:
             ready = self._affordable(sent, min(stop, sent + free))
             if ready > sent:
                 now = clock()
-                latencies[sent:ready] = [now] * (ready - sent)
+                starts[sent:ready] = [now] * (ready - sent)
                 self._socket.sendall(b"".join(self._wire[sent:ready]))
                 free -= ready - sent
                 sent = ready
             finished = self._receive()
             now = clock()
             for number in finished:
-                latencies[number] = now - latencies[number]
+                latencies[number] = now - starts[number]
             free += len(finished)
             answered += len(finished)
         return clock() - began

@@ -1,0 +1,1 @@
+"""Other model servers, each from an environment of its own, on loopback."""
