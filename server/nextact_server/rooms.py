@@ -157,7 +157,7 @@ def build_rooms(
     closing.append(tracer)
     of_models = CollectorRegistry()
     closing.append(_Scraped(metrics.registry, of_models))
-    registry = _build_registry(settings, users, content, limits, of_models, tracer)
+    registry = _build_registry(settings, users, content, limits, tracer, metrics, of_models)
     closing.append(registry)
     of_models.register(TritonMetrics(lambda: version_counts(registry)))
     memory = SharedMemory()
@@ -275,8 +275,9 @@ def _build_registry(
     users: _Users,
     content: ContentEncoder,
     limits: Limits,
-    metrics: CollectorRegistry,
     tracer: Tracer,
+    metrics: Metrics,
+    of_models: CollectorRegistry,
 ) -> ModelRegistry:
     outputs = NextActionOutputs(
         users.index.ids,
@@ -287,7 +288,7 @@ def _build_registry(
     )
     next_action = ServedNextAction(*users.version, tuple(users.card.actions), users.embedding_dim)
     backends: dict[str, Backend] = {
-        "python": PythonBackend(metrics),
+        "python": PythonBackend(of_models),
         "pytorch": PytorchBackend(),
         "onnxruntime": OnnxRuntimeBackend(threads=settings.torch_threads),
         "nextact": NextActionBackend(next_action, users.pipeline, outputs, max_rows=limits.predict_events),
@@ -302,4 +303,5 @@ def _build_registry(
         listener=tracer,
         limiter=resource_limiter(settings),
         cache=ResponseCache(settings.response_cache_bytes) if settings.response_cache_bytes else None,
+        observer=metrics,
     )

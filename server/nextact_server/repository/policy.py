@@ -9,7 +9,8 @@ from nextact_server.repository.config import ModelConfig
 
 __all__ = ["is_version", "missing_versions", "offered_versions", "parse_version", "version_numbers"]
 
-_LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)", re.ASCII)
+_LEADING_INTEGER = re.compile(r"\s*([+-]?)0*(\d{1,19})(?!\d)", re.ASCII)
+"""No more digits than fit: a long text must not cost what its number would."""
 _LARGEST = 2**63 - 1
 
 
@@ -48,12 +49,12 @@ def parse_version(text: str) -> int:
         InferError: INVALID_ARG, no number, too large a one, or a negative one.
     """
     found = _LEADING_INTEGER.match(text)
-    if found is None or abs(int(found[1])) > _LARGEST:
+    if found is None or int(found[2]) > _LARGEST:
         raise invalid_argument(
             f"failed to get model version from specified version string '{text}' (details: stol), version should be "
             "an integral value > 0"
         )
-    number = int(found[1])
-    if number < 0:
+    number = int(found[2])
+    if found[1] == "-" and number:
         raise invalid_argument(f"invalid model version specified '{text}' , version should be an integral value > 0")
     return number

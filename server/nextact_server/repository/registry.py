@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from nextact_server.inference.batcher import BatchObserver
 from nextact_server.inference.execution import BatchListener
 from nextact_server.inference.infer_check import check
 from nextact_server.inference.infer_errors import ErrorCode, InferError, unavailable
@@ -34,6 +35,7 @@ class ModelRegistry:
         backends: by the name that config.pbtxt says.
         options: see there.
         listener, limiter, cache: what executions tell, wait for and are saved by; shared by all models.
+        observer: who is told of the batches of their queues.
         poll_wait: waits between two looks of mode poll, in tests.
     """
 
@@ -46,13 +48,14 @@ class ModelRegistry:
         listener: BatchListener | None = None,
         limiter: RateLimiter | None = None,
         cache: ResponseCache | None = None,
+        observer: BatchObserver | None = None,
         poll_wait: Wait | None = None,
     ) -> None:
         self._roots = RepositoryRoots([root] if isinstance(root, Path) else root)
         self._options = options
         self._table = ModelTable()
         retirement = Retirement()
-        versions = VersionLoader(backends, self, listener=listener, limiter=limiter, cache=cache)
+        versions = VersionLoader(backends, self, listener=listener, limiter=limiter, cache=cache, observer=observer)
         loader = ModelLoader(self._roots, self._table, versions, retirement)
         self._lifecycle = Lifecycle(self._roots, self._table, loader, retirement, self)
         self._threads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="model-load")

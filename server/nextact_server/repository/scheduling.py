@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from nextact_server.inference.batcher import BatchObserver
 from nextact_server.inference.infer_spec import ModelSpec, SequenceBatching
 from nextact_server.inference.instance import ModelDoor, Scheduler
 from nextact_server.inference.rate_limiter import Runs
@@ -30,6 +31,7 @@ def make_scheduler(
     *,
     models: ModelDoor,
     initial_state: Mapping[str, Tensor],
+    observer: BatchObserver | None = None,
 ) -> Scheduler:
     """The scheduler of a model version by its `schedule`; for an ensemble there are no executions.
 
@@ -40,7 +42,7 @@ def make_scheduler(
         return EnsembleScheduler(spec, models, statistics)
     if isinstance(spec.schedule, SequenceBatching):
         return SequenceScheduler(spec, executions, statistics, initial_state=initial_state)
-    return make_batching_scheduler(spec, executions, statistics)
+    return make_batching_scheduler(spec, executions, statistics, observer=observer)
 
 
 def with_cache(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
+from nextact_server.inference.batcher import BatchObserver
 from nextact_server.inference.execution import BatchListener, Execution
 from nextact_server.inference.infer_errors import invalid_argument
 from nextact_server.inference.infer_spec import ModelSpec
@@ -42,12 +43,14 @@ class VersionLoader:
         listener: BatchListener | None = None,
         limiter: RateLimiter | None = None,
         cache: ResponseCache | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
         self._backends = backends
         self._models = models
         self._listener = listener
         self._limiter = limiter
         self._cache = cache
+        self._observer = observer
 
     def load(self, source: ModelSource, version: int) -> ServedModel:
         """Complete, check, load, place and warm up one version; whatever was made is freed again if that fails.
@@ -103,7 +106,10 @@ class VersionLoader:
         instances, executions = self._place(loaded, spec, statistics, made)
         states = initial_states(config, source.model_dir)
         warm_up(config, spec, source.model_dir, instances, states)
-        return make_scheduler(spec, executions, statistics, models=self._models, initial_state=states), spec
+        scheduler = make_scheduler(
+            spec, executions, statistics, models=self._models, initial_state=states, observer=self._observer
+        )
+        return scheduler, spec
 
     def _place(
         self, loaded: LoadedVersion, spec: ModelSpec, statistics: ModelStatistics, made: ExitStack

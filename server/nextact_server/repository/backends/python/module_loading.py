@@ -48,6 +48,8 @@ class ModelCode:
         self.builtins: dict[str, Any] = {**vars(builtins), "__import__": self._import, _OWNER: self}
         self.utils = utils
         self._installed: set[str] = set(sys.stdlib_module_names)
+        self._lent: dict[str, ModuleType] = {}
+        """Modules that are to be found under their plain names too."""
 
     def load(self) -> ModuleType:
         """Run model.py and return its module. Raises whatever it raises; then nothing of it is left."""
@@ -72,8 +74,11 @@ class ModelCode:
         """Forget its modules."""
         _codes.pop(self.package, None)
         inside = self.package + "."
-        for name, module in list(sys.modules.items()):
-            if name == self.package or getattr(module, "__name__", "").startswith(inside):
+        for name in [name for name in list(sys.modules) if name.startswith(inside)]:
+            sys.modules.pop(name, None)
+        sys.modules.pop(self.package, None)
+        for name, module in self._lent.items():
+            if sys.modules.get(name) is module:
                 sys.modules.pop(name, None)
 
     def find(self, name: str) -> ModuleSpec | None:
@@ -111,7 +116,8 @@ class ModelCode:
         inner = builtins.__import__(f"{self.package}.{name}", None, None, fromlist or ("__name__",), 0)
         if isinstance(fromlist, list):
             # Python code gives a tuple or None; C code (pickle) a list, and it looks into sys.modules afterwards.
-            sys.modules.setdefault(name, inner)
+            if sys.modules.setdefault(name, inner) is inner:
+                self._lent[name] = inner
         return inner if fromlist else sys.modules[f"{self.package}.{top}"]
 
 
