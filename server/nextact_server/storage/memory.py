@@ -253,7 +253,7 @@ class MemoryStore:
         self._history.append(events, self._users.link(runs, first_row))
         self._message_ids.add(runs, events)
         self._content.refer(events.content_hash)
-        self._users.record(runs, events, first_row)
+        self._users.record(runs, events.applied, events.effective_time_us, first_row)
 
     def _drop_content(self, before: ItemRecord | None, after: ItemRecord | None) -> None:
         """Moves an item's reference from its content before to that after."""

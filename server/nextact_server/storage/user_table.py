@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from nextact_server.storage.growing import grown
 from nextact_server.storage.runs import Runs
-from nextact_server.storage.seam import NO_TIME, EventRows, UserColumns
+from nextact_server.storage.seam import NO_TIME, UserColumns
 
 
 class UserTable:
@@ -42,11 +42,13 @@ class UserTable:
         previous[runs.order] = before
         return previous
 
-    def record(self, runs: Runs, rows: EventRows, first_row: int) -> None:
-        """Counts the rows of a group that is in the history from first_row on."""
+    def record(
+        self, runs: Runs, applied: NDArray[np.bool_], effective_time_us: NDArray[np.int64], first_row: int
+    ) -> None:
+        """Counts the n rows of a group that is in the history from first_row on; columns [n] as in `EventRows`."""
         users = runs.users
-        self._events_seen[users] += np.add.reduceat(rows.applied[runs.order].astype(np.int64), runs.starts)
-        newest = np.maximum.reduceat(rows.effective_time_us[runs.order], runs.starts)
+        self._events_seen[users] += np.add.reduceat(applied[runs.order].astype(np.int64), runs.starts)
+        newest = np.maximum.reduceat(effective_time_us[runs.order], runs.starts)
         self._last_time_us[users] = np.maximum(self._last_time_us[users], newest)
         self._newest_row[users] = runs.order[runs.ends] + first_row
 

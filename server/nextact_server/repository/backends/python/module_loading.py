@@ -114,10 +114,9 @@ class ModelCode:
 
     def _import_own(self, name: str, top: str, fromlist: Sequence[str] | None) -> ModuleType:
         inner = builtins.__import__(f"{self.package}.{name}", None, None, fromlist or ("__name__",), 0)
-        if isinstance(fromlist, list):
-            # Python code gives a tuple or None; C code (pickle) a list, and it looks into sys.modules afterwards.
-            if sys.modules.setdefault(name, inner) is inner:
-                self._lent[name] = inner
+        # Python code gives a tuple or None; C code (pickle) a list, and it looks into sys.modules afterwards.
+        if isinstance(fromlist, list) and sys.modules.setdefault(name, inner) is inner:
+            self._lent[name] = inner
         return inner if fromlist else sys.modules[f"{self.package}.{top}"]
 
 
