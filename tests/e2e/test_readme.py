@@ -30,28 +30,36 @@ def readme(root: Path) -> str:
     return (root / "README.md").read_text(encoding="utf-8")
 
 
+def blocks(readme: str, language: str) -> list[str]:
+    """The fenced blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+
+
 def block(readme: str, language: str) -> str:
     """The one fenced block in a language."""
-    [found] = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    return str(found)
+    [found] = blocks(readme, language)
+    return found
+
+
+def output_of(code: str, server: str) -> list[str]:
+    """What a Python example prints when it asks this server."""
+    assert DEFAULT in code
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace(DEFAULT, server)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
 
 
 def test_the_python_example_runs(readme: str, shipped_server: tuple[str, str]) -> None:
-    code = block(readme, "python")
-    assert DEFAULT in code
-
-    run = subprocess.run(
-        [sys.executable, "-c", code.replace(DEFAULT, shipped_server[0])],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    assert run.returncode == 0, run.stderr
-    first, second = run.stdout.splitlines()
+    first, second = output_of(blocks(readme, "python")[0], shipped_server[0])
     assert first.startswith("2 events, next: ")
     assert len(second.split(",")) == 3
+
+
+def test_the_example_of_tritons_client_runs(readme: str, shipped_server: tuple[str, str]) -> None:
+    [line] = output_of(blocks(readme, "python")[1], shipped_server[0])
+    assert line.startswith("[[1]] [b'")
 
 
 def test_the_shell_examples_run(readme: str, shipped_server: tuple[str, str], root: Path) -> None:
@@ -155,8 +163,8 @@ def test_the_metrics_it_names_exist(readme: str, shipped_server: tuple[str, str]
 
 def test_what_it_links_to_is_there_and_so_are_the_targets(readme: str, root: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
-    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:^    |`)make ([a-z]+)", readme, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", readme, re.MULTILINE))
 
     assert [link for link in links if not (root / link).exists()] == []
     assert {"demo", "test"} <= named <= targets
