@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -26,7 +27,8 @@ R = TypeVar("R")
 class BatchWorker(Generic[T, R]):
     """Serves a waiting line until it is closed and empty, whatever `run` does. The observer must not raise.
 
-    With `order`, which the workers of a line share, answers leave in the order in which the batches left the line.
+    With `order`, which the workers of a line share, answers leave in the order in which the batches left the line. The
+    answers to a batch of several are given within `together`.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class BatchWorker(Generic[T, R]):
         observer: BatchObserver,
         order: AnswerOrder | None = None,
         thread_name: str = "",
+        together: Callable[[Sequence[T]], AbstractContextManager[object]] | None = None,
     ) -> None:
         self._name = name
         self._run = run
@@ -45,6 +48,7 @@ class BatchWorker(Generic[T, R]):
         self._clock = clock
         self._observer = observer
         self._order = order
+        self._together = together
         self.thread = threading.Thread(target=self._work, name=thread_name or f"batch-{name}", daemon=True)
 
     def _work(self) -> None:
@@ -79,7 +83,8 @@ class BatchWorker(Generic[T, R]):
             finally:
                 failures = len(jobs) if crashed else sum([isinstance(result, BaseException) for result in results])
                 compute_s = self._report(jobs, departure, failures, runs, crashed)
-        self._answer(departure, partial(_settle, jobs, results, departure.moment, compute_s))
+        settle = _settle if self._together is None or len(jobs) < 2 else partial(_settle_together, self._together)
+        self._answer(departure, partial(settle, jobs, results, departure.moment, compute_s))
 
     def _answer(self, departure: Departure | None, answer: Callable[[], None]) -> None:
         if self._order is None or departure is None:
@@ -124,3 +129,14 @@ class BatchWorker(Generic[T, R]):
 def _settle(jobs: Sequence[Job[T, R]], results: Sequence[R | BaseException], departed: float, compute_s: float) -> None:
     for job, result in zip(jobs, results, strict=True):
         job.completion.settle(result, departed - job.arrived, compute_s)
+
+
+def _settle_together(
+    together: Callable[[Sequence[T]], AbstractContextManager[object]],
+    jobs: Sequence[Job[T, R]],
+    results: Sequence[R | BaseException],
+    departed: float,
+    compute_s: float,
+) -> None:
+    with together([job.item for job in jobs]):
+        _settle(jobs, results, departed, compute_s)

@@ -9,6 +9,7 @@ in cost, and callers that went away are not computed for.
 import threading
 from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from math import inf
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -90,6 +91,7 @@ class Batcher(Generic[T, R]):
         alike: what items of a batch must have in common; one that differs from those before it ends their batch.
         levels: priority levels with their queue policies; None: one plain line.
         preserve_ordering: answers leave in the order in which their items left the queue, also from several workers.
+        together: makes, of the items of a batch, a context within which all of their answers are given.
         split: cuts an item that costs more than the given maximum into parts that do not; None: it runs alone.
         join: makes the answer to a split item of the answers to its parts; needed with `split`.
         clock: where time comes from.
@@ -117,6 +119,7 @@ class Batcher(Generic[T, R]):
         alike: Callable[[T], Hashable] | None = None,
         levels: PriorityLevels[T] | None = None,
         preserve_ordering: bool = False,
+        together: Callable[[Sequence[T]], AbstractContextManager[object]] | None = None,
         split: Callable[[T, int], Sequence[T]] | None = None,
         join: Callable[[T, Sequence[R]], R] | None = None,
         clock: Clock | None = None,
@@ -164,7 +167,16 @@ class Batcher(Generic[T, R]):
         )
         answers = AnswerOrder() if preserve_ordering and len(runs) > 1 else None
         self._workers = [
-            BatchWorker(name, each, self._line, self._clock, watcher, answers, f"batch-{name}{f'-{at}' if at else ''}")
+            BatchWorker(
+                name,
+                each,
+                self._line,
+                self._clock,
+                watcher,
+                answers,
+                f"batch-{name}{f'-{at}' if at else ''}",
+                together,
+            )
             for at, each in enumerate(runs)
         ]
         self._worker = self._workers[0]

@@ -45,6 +45,7 @@ class Execution:
             if len(results) != len(requests):
                 raise internal(f"the model returned {len(results)} results for {len(requests)} requests")
         except Exception as error:
+            self._statistics.execution_failed(requests, started_ns)
             if self.instance.retry_safe and len(requests) > 1:
                 raise
             self._statistics.left(sum([not request.is_null for request in requests]))

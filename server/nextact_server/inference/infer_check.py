@@ -64,11 +64,6 @@ def check_heads(spec: ModelSpec, heads: Sequence[TensorHead], output_names: Sequ
     batch_size = _batch_size(spec, newest_first, expected, request)
     for head in newest_first:
         _check_tensor(spec, head, expected[head.name], request)
-    if isinstance(spec.schedule, SequenceBatching) and batch_size > 1:
-        raise invalid_argument(
-            f"{request}inference request to model '{spec.name}' must specify batch-size 1 due to requirements of "
-            "sequence batcher"
-        )
     return batch_size
 
 

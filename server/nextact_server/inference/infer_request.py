@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -11,7 +12,16 @@ from nextact_server.inference.tensors import Tensor
 if TYPE_CHECKING:
     from nextact_server.inference.instance import StageTimes
 
-__all__ = ["NO_PARAMETERS", "InferRequest", "InferResponse", "Parameter", "RequestOwner", "ResponseSink"]
+__all__ = [
+    "NO_PARAMETERS",
+    "BatchSink",
+    "InferRequest",
+    "InferResponse",
+    "Parameter",
+    "RequestOwner",
+    "ResponseSink",
+    "responding_together",
+]
 
 Parameter = bool | int | float | str
 NO_PARAMETERS: Mapping[str, Parameter] = {}
@@ -30,6 +40,28 @@ class ResponseSink(Protocol):
 
     def respond(self, request: "InferRequest", response: InferResponse | InferError | None, final: bool) -> None:
         """Take one response. None says only that there are no more, and then `final` is set."""
+
+
+class BatchSink(ResponseSink, Protocol):
+    """A sink that gains by knowing that several responses come at once."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Responses given within, on this thread, may be sent at its end."""
+
+
+def responding_together(requests: Sequence["InferRequest"]) -> AbstractContextManager[object]:
+    """A context in which the responses to the requests of one batch are given; sinks that care are told (BatchSink)."""
+    contexts: list[AbstractContextManager[object]] = [
+        sink.together()  # type: ignore[attr-defined]
+        for sink in {request.sink for request in requests}
+        if getattr(sink, "together", None) is not None
+    ]
+    if len(contexts) == 1:
+        return contexts[0]
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        return stack.pop_all()
 
 
 class RequestOwner(Protocol):

@@ -119,6 +119,22 @@ class ModelStatistics:
             batch.compute_infer.add(1, times.infer_ns)
             batch.compute_output.add(1, times.output_ns)
 
+    def execution_failed(self, requests: Sequence[InferRequest], started_ns: int) -> None:
+        """A batch failed after it left its queue: an execution that inferred nothing, all of it computing.
+
+        Its requests are counted by whoever answers them or runs them again.
+        """
+        now = time.monotonic_ns()
+        rows = sum([request.batch_size for request in requests])
+        with self._lock:
+            counts = self._counts
+            counts.last_inference_ms = time.time_ns() // 1_000_000
+            counts.execution_count += 1
+            batch = counts.batches.setdefault(rows, BatchCounts())
+            batch.compute_input.add(1, 0)
+            batch.compute_infer.add(1, now - started_ns)
+            batch.compute_output.add(1, 0)
+
     def entered(self, count: int) -> None:
         """So many requests began to wait for an instance."""
         with self._lock:

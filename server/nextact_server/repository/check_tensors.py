@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from math import prod
 
+from tritonclient.grpc import model_config_pb2
+
 from nextact_server.inference.infer_errors import InferError, invalid_argument
 from nextact_server.repository.backend_choice import is_ensemble
 from nextact_server.repository.check_sequence import check_states
@@ -41,7 +43,7 @@ def _check_tensor(config: ModelConfig, kind: str, tensor: ModelConfig) -> None:
     name = config.name
     if not tensor.name:
         raise invalid_argument(f"model {kind} must specify 'name' for {name}")
-    if not tensor.data_type:
+    if not tensor.data_type or tensor.data_type not in model_config_pb2.DataType.values():  # JSON may bring any number
         raise invalid_argument(f"model {kind} '{tensor.name}' must specify 'data_type' for {name}")
     # A shape of no dims is said by a reshape or by a batch axis alone, never by dims.
     if not tensor.dims:

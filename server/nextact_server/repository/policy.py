@@ -15,8 +15,13 @@ _LARGEST = 2**63 - 1
 
 
 def is_version(name: str) -> bool:
-    """Whether a directory's name is a version: a positive number without leading zeros, as Triton documents it."""
-    return name.isascii() and name.isdigit() and not name.startswith("0")
+    """Whether a directory's name is a version: a positive number without leading zeros, as Triton documents it.
+
+    One that does not fit into 64 bits is none, for nobody could ask for it.
+    """
+    if not (name.isascii() and name.isdigit()) or name.startswith("0"):
+        return False
+    return len(name) <= len(str(_LARGEST)) and int(name) <= _LARGEST
 
 
 def version_numbers(model_dir: Path) -> list[int]:

@@ -19,6 +19,8 @@ __all__ = ["ModelSource", "PrivateDirectory", "RepositoryRoots", "read_source"]
 
 FILE_PREFIX = "file:"
 OVERRIDE = "config override"
+LONGEST_NAME = 255
+"""Bytes that a directory's name may have; asking for a longer one is an error of the file system's."""
 
 Files = tuple[tuple[str, int, int], ...]
 """Path, modification time in ns and size of each file, in order."""
@@ -219,7 +221,8 @@ def _is_model(path: Path) -> bool:
 
 
 def _is_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
+    fits = 0 < len(os.fsencode(name)) <= LONGEST_NAME
+    return fits and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _inside(text: str) -> PurePosixPath:

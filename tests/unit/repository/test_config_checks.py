@@ -200,6 +200,7 @@ DIMENSION = "dimension must be integer >= 1, or -1 to indicate a variable-size d
     [
         (tensors("data_type: TYPE_FP32 dims: [ 1 ]"), "model input must specify 'name' for net"),
         (tensors('name: "IN" dims: [ 1 ]'), "model input 'IN' must specify 'data_type' for net"),
+        (tensors('name: "IN" data_type: 99 dims: [ 1 ]'), "model input 'IN' must specify 'data_type' for net"),
         (tensors('name: "IN" data_type: TYPE_FP32'), "model input 'IN' must specify 'dims' for net"),
         (tensors('name: "IN" data_type: TYPE_FP32 dims: [ 0 ]'), f"model input 'IN' {DIMENSION}"),
         (tensors('name: "IN" data_type: TYPE_FP32 dims: [ -2 ]'), f"model input 'IN' {DIMENSION}"),

@@ -181,7 +181,7 @@ def test_a_model_that_never_loaded_says_why(tmp_path: Path, registry: ModelRegis
 
 def test_what_is_not_in_the_repository_is_not_found(tmp_path: Path, registry: ModelRegistry) -> None:
     write_model(tmp_path / "outside", "net", config_text())
-    for name in ("nosuch", "", "..", "outside/net", ".hidden"):
+    for name in ("nosuch", "", "..", "outside/net", ".hidden", "x" * 300, "é" * 200):
         with pytest.raises(InferError) as caught:
             registry.load(name)
         assert refused(caught) == (

@@ -28,7 +28,7 @@ def test_the_latest_version_is_the_highest_number(tmp_path: Path) -> None:
 
 
 def test_what_is_no_version_is_passed_over(tmp_path: Path) -> None:
-    model(tmp_path, versions=("3", "0", "01", "draft", "٣"))
+    model(tmp_path, versions=("3", "0", "01", "draft", "٣", str(2**63), "9" * 20))
     (tmp_path / "net" / "7").write_text("a file")
     assert ModelRepository(tmp_path).get("net").versions == (3,)
 

@@ -278,6 +278,33 @@ def test_a_batch_that_must_not_run_again_fails_whole():
         assert b.instance.batches[1:] == [["a", "raises"]]
 
 
+def test_a_failed_batch_is_an_execution_that_inferred_nothing():
+    with bench(instances=[Doubler(retry_safe=False)]) as b:
+        b.occupy()
+        b.submit(b.request("a", 2), b.request("raises"))
+        b.instance.release()
+        b.error("a")
+        b.error("raises")
+        counts = b.statistics.snapshot()
+        assert (counts.execution_count, counts.inference_count, counts.pending) == (2, 1, 0)
+        assert sorted(counts.batches) == [1, 3]
+        assert counts.batches[3].compute_infer.count == counts.batches[3].compute_output.count == 1
+        assert counts.compute_infer.count == counts.queue.count == 1
+
+
+def test_every_run_of_a_batch_that_is_halved_is_an_execution():
+    with bench() as b:
+        b.occupy()
+        b.submit(b.request("a"), b.request("raises"))
+        b.instance.release()
+        b.error("raises")
+        b.doubled("a")
+        counts = b.statistics.snapshot()
+        assert len(b.instance.batches) == counts.execution_count == 4
+        assert {rows: batch.compute_infer.count for rows, batch in counts.batches.items()} == {1: 3, 2: 1}
+        assert (counts.inference_count, counts.pending) == (2, 0)
+
+
 def test_an_error_in_a_result_s_place_is_that_request_s_answer():
     class Refuser(Doubler):
         def answer(self, request):

@@ -12,7 +12,7 @@ from nextact_server.inference.batcher import Batcher, BatchObserver, Clock, Prio
 from nextact_server.inference.execution import as_infer_error
 from nextact_server.inference.infer_check import named, splits
 from nextact_server.inference.infer_errors import InferError, cancelled, internal, invalid_argument, unavailable
-from nextact_server.inference.infer_request import InferRequest
+from nextact_server.inference.infer_request import InferRequest, responding_together
 from nextact_server.inference.infer_spec import DynamicBatching, ModelSpec
 from nextact_server.inference.instance import Result, Scheduler
 from nextact_server.inference.rate_limiter import Runs
@@ -63,6 +63,7 @@ def make_batching_scheduler(
         alike=_kind(spec) if max_cost > 1 else None,
         levels=levels,
         preserve_ordering=schedule.preserve_ordering,
+        together=responding_together,
         clock=clock,
         observer=observer,
     )

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager
 from typing import Any
 
 from nextact_server.inference.infer_errors import InferError
@@ -18,6 +20,12 @@ from nextact_server.rpc.kserve.wire import cut
 __all__ = ["InferBurst"]
 
 
+class _Held(threading.local):
+    """What a thread answers within `together`; None: it is not within."""
+
+    responses: list[tuple[RpcRequest, bytes]] | None = None
+
+
 class InferBurst:
     """See `Burst`. It is also the sink of its requests, whose `key` is the call id."""
 
@@ -27,6 +35,7 @@ class InferBurst:
         self._answers = answers
         self._open: dict[int, RpcRequest] = {}
         self._emptied: Future[None] | None = None
+        self._held = _Held()
 
     def read(self, payload: bytes) -> RpcRequest:
         """Decode and check a call. Raises CallError and InferError."""
@@ -71,18 +80,47 @@ class InferBurst:
         outcome = request.only_response(response, final=final)
         if outcome is None:
             return
-        call_id = request.key
         request.sending(outcome)
         try:
             if isinstance(outcome, InferError):
                 raise outcome
-            if not request.is_cancelled:
-                self._answers.respond(call_id, infer_response(request, outcome))
+            message = b"" if request.is_cancelled else infer_response(request, outcome)
         except Exception as error:
-            self._answers.fail(call_id, as_call_error(error))
+            self._answers.fail(request.key, as_call_error(error))
+            self._answered(request)
+            return
+        if self._held.responses is not None:
+            self._held.responses.append((request, message))
+        else:
+            self._send(request, message)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold responses back until all of a batch are there; see `BatchSink`.
+
+        Each that is written wakes the front's thread if it sleeps, which costs more than making the response: one after
+        the other they would wake it every time, all at once they find it awake.
+        """
+        if self._held.responses is not None:
+            yield
+            return
+        held = self._held.responses = []
+        try:
+            yield
+        finally:
+            self._held.responses = None
+            for request, message in held:
+                self._send(request, message)
+
+    def _send(self, request: RpcRequest, message: bytes) -> None:
+        if not request.is_cancelled:
+            self._answers.respond(request.key, message)
+        self._answered(request)
+
+    def _answered(self, request: RpcRequest) -> None:
         request.sent(final=True)
         # Not before: who stops the server waits for the answers to those that are open.
-        self._open.pop(call_id, None)
+        self._open.pop(request.key, None)
         if self._emptied is not None:
             self._tell_if_empty()
 
