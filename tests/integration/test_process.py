@@ -1,14 +1,10 @@
 """The server as a process of its own: one line when it serves, a drain on SIGTERM, one readable line when it cannot."""
 
-import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,42 +12,10 @@ import pytest
 from support.event_makers import event, new_name, predict, rows_message
 from support.open_stream import OpenStream
 from support.refusals import refusal_of
+from support.server_process import LIMIT, command, process
 from support.serving import connect
 
 from nextact.v1.behavior_pb2_grpc import BehaviorServiceStub
-
-LIMIT = 120
-"""Seconds that a process may take at most, on a machine that is busy with other things."""
-
-
-def command(repository: Path, data_dir: Path, *flags: str) -> list[str]:
-    program = Path(sys.executable).with_name("nextact-server")
-    return [
-        str(program), "serve", "--grpc-port=0", "--metrics-port=0", f"--model-repository={repository}",
-        f"--data-dir={data_dir}", "--drain-seconds=20", *flags,
-    ]  # fmt: skip
-
-
-@contextmanager
-def process(repository: Path, data_dir: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A serving process and its address."""
-    running = subprocess.Popen(
-        command(repository, data_dir, *flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert running.stdout is not None
-        line = running.stdout.readline()
-        found = re.search(r"SERVING grpc=(\S+) metrics=(\S+)", line)
-        assert found, f"{line!r} {running.communicate(timeout=LIMIT)}"
-        yield running, found.group(1)
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.communicate(timeout=LIMIT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -10,8 +10,10 @@ _ANY = "'int32_false_true', 'fp32_false_true' or 'bool_false_true'"
 
 
 def check_sequence(config: ModelConfig) -> str:
-    """What is wrong with a model's control inputs; '' where nothing is."""
+    """What is wrong with a model's slots and control inputs; '' where nothing is."""
     name = config.name
+    if not 0 <= config.sequence_batching.direct.minimum_slot_utilization <= 1:
+        return f"sequence batching minimum slot utilization must be in range (0.0, 1.0] for {name}"
     tensors: set[str] = set()
     kinds: set[str] = set()
     for tensor in config.sequence_batching.control_input:
@@ -81,6 +83,11 @@ def check_states(config: ModelConfig) -> str:
 
 
 def _initial_state(state: ModelConfig) -> str:
+    if len(state.initial_state) > 1:
+        return (
+            f"initial_state field for state input '{state.input_name}' must contain exactly one or zero element. Found "
+            f"'{len(state.initial_state)}' elements."
+        )
     for initial in state.initial_state:
         if not initial.name:
             return f"Field 'name' must be set when using initial_state for state input '{state.input_name}'."
@@ -96,4 +103,6 @@ def _initial_state(state: ModelConfig) -> str:
                 f"The dims used for 'initial_state' field of state '{state.input_name}' do not fit the state dims: "
                 f"{list(initial.dims)}, and the state has {list(state.dims)}"
             )
+        if initial.WhichOneof("state_data") is None:
+            return f"initial_state setting expects state '{state.input_name}' to have state_data set"
     return ""

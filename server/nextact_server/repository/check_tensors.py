@@ -13,6 +13,9 @@ from nextact_server.repository.placement import gpu_count
 
 __all__ = ["check_tensors"]
 
+MAX_INSTANCES = 1024
+"""Instances of one model: each has a thread, and a slip of a digit must not use up the machine."""
+
 
 def check_tensors(config: ModelConfig) -> None:
     """Check inputs, outputs, batch inputs, states and instance groups.
@@ -85,11 +88,28 @@ def _check_batch_io(config: ModelConfig) -> None:
             if source not in inputs:
                 raise invalid_argument(f"unknown source input name '{source}' for {config.name}")
     for each in config.batch_input:
-        if not each.target_name or not each.source_input:
-            raise invalid_argument(f"batch input must specify 'target_name' and 'source_input' for {config.name}")
+        if not each.target_name:
+            raise invalid_argument(f"batch input must specify 'target_name' for {config.name}")
+        if len(each.source_input) != 1:
+            kind = type(each).Kind.Name(each.kind)
+            raise invalid_argument(
+                f"batch input kind '{kind}' expects 1 source input, got {len(each.source_input)} for {config.name}"
+            )
+        if each.data_type not in (model_config_pb2.TYPE_INT32, model_config_pb2.TYPE_FP32):
+            raise invalid_argument(f"batch input data type must be TYPE_INT32 or TYPE_FP32 for {config.name}")
+    outputs = {tensor.name for tensor in config.output}
+    for each in config.batch_output:
+        for target in each.target_name:
+            if target not in outputs:
+                raise invalid_argument(f"unknown target output name '{target}' for {config.name}")
 
 
 def _check_groups(config: ModelConfig) -> None:
+    count = sum(group.count * max(len(group.gpus), 1) for group in config.instance_group)
+    if count > MAX_INSTANCES:
+        raise invalid_argument(
+            f"model {config.name} has {count} instances by its instance_group; at most {MAX_INSTANCES} are run"
+        )
     for group in config.instance_group:
         kind = type(group).Kind.Name(group.kind)
         where = f"instance group {group.name} of model {config.name}"

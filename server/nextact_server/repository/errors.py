@@ -38,9 +38,14 @@ _STATUS = {
 
 
 def status_text(error: BaseException) -> str:
-    """Why a version is not served, as RepositoryIndex says it: Triton's status name before the message."""
+    """Why a version is not served, as RepositoryIndex says it: Triton's status name before the message.
+
+    It is Unicode whatever a model raised: one lone surrogate would leave the whole index without an answer.
+    """
     if isinstance(error, InferError):
-        return f"{_STATUS.get(error.code, 'Internal')}: {error.message}"
-    if isinstance(error, (RepositoryError, DeviceError)):
-        return f"Invalid argument: {error}"
-    return f"Internal: {type(error).__name__}: {error}"
+        text = f"{_STATUS.get(error.code, 'Internal')}: {error.message}"
+    elif isinstance(error, (RepositoryError, DeviceError)):
+        text = f"Invalid argument: {error}"
+    else:
+        text = f"Internal: {type(error).__name__}: {error}"
+    return text.encode(errors="replace").decode()

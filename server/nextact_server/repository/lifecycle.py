@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from nextact_server.inference.infer_errors import InferError, invalid_argument, unavailable
@@ -19,6 +20,10 @@ __all__ = ["Lifecycle", "circle"]
 logger = logging.getLogger(__name__)
 
 LATEST = -1
+UNLOAD_WAIT_S = 30.0
+"""How long unloading a model waits for whoever loads it, and for requests in ensembles that use it."""
+CLOSE_WAIT_S = 5.0
+"""How long the end of the server waits for models: callers were answered before, and what still runs may never end."""
 
 
 class Lifecycle:
@@ -61,32 +66,55 @@ class Lifecycle:
                     raise invalid_argument(f"load failed for model '{name}': {record.problem}\n")
                 self._table.note_members(record, member_names(source.config))
                 changed = self._loader.load(record, source, force=request.is_override)
+                if self._closed.is_set():  # meanwhile, without waiting for this
+                    self._loader.retire(record, self._table.swap(record, {}))
         finally:
             if source.private is not None:
                 source.private.release()
         if changed:
             self._look_at_ensembles_of(name)
 
-    def take_down(self, record: ModelRecord, *, wanted: bool, reason: str = UNLOADED) -> list[threading.Thread]:
+    def take_down(
+        self, record: ModelRecord, *, wanted: bool, reason: str = UNLOADED, until: float | None = None
+    ) -> list[threading.Thread]:
         """Let a model serve no more, after the ensembles that use it; returns threads that end when it is freed.
 
-        `wanted` False: a model of it that changes does not bring it back. Waits for requests in those ensembles.
+        Waits for requests in those ensembles, and for a load of the model, to the moment `until` of `time.monotonic`;
+        by default for UNLOAD_WAIT_S. `wanted` False: a model of it that changes does not bring it back.
+
+        Raises:
+            InferError: UNAVAILABLE, it is still being loaded.
         """
+        end = time.monotonic() + UNLOAD_WAIT_S if until is None else until
         for other in self._table.records():
             if record.name in other.members and other.loaded:
-                for thread in self.take_down(other, wanted=other.wanted):
-                    thread.join()
-        with record.loading:
+                _join(self.take_down(other, wanted=other.wanted, until=end), end)
+        if not record.loading.acquire(timeout=max(0.0, end - time.monotonic())):
+            raise unavailable(f"failed to unload '{record.name}': it is still being loaded")
+        try:
             record.wanted = wanted
             return self._loader.retire(record, self._table.swap(record, {}), reason)
+        finally:
+            record.loading.release()
 
     def close(self) -> None:
-        """Load nothing more and take everything down, ensembles first. Blocks until all of it is freed."""
+        """Load nothing more and take everything down, ensembles first. Blocks until all of it is freed.
+
+        A model whose code does not come back, be it loaded or executed, is left behind after CLOSE_WAIT_S.
+        """
         self._closed.set()
-        for record in self._table.records():
-            for thread in self.take_down(record, wanted=False):
-                thread.join()
-        self._retirement.wait()
+        began = time.monotonic()
+        ensembles = [record for record in self._table.records() if record.members]
+        for record in ensembles:
+            end = began + CLOSE_WAIT_S / 2
+            _join(self._take_down_at_last(record, end), end)
+        end = began + CLOSE_WAIT_S
+        # Those that are being loaded come last, lest one that blocks keeps the others from being freed.
+        for record in sorted(self._table.records(), key=lambda record: record.loading.locked()):
+            self._take_down_at_last(record, end)
+        left = self._retirement.wait(end)
+        if left:
+            logger.error("models are left behind after %g s, for they do not come back: %s", CLOSE_WAIT_S, left)
 
     def members_on_disk(self, name: str) -> tuple[str, ...]:
         """The models that an ensemble of the repository names; nothing where it cannot be read."""
@@ -95,6 +123,13 @@ class Lifecycle:
         except RepositoryError:
             return ()
         return member_names(source.config) if source is not None else ()
+
+    def _take_down_at_last(self, record: ModelRecord, until: float) -> list[threading.Thread]:
+        try:
+            return self.take_down(record, wanted=False, until=until)
+        except InferError as error:
+            logger.error("%s", error.message)
+            return []
 
     def _check_open(self) -> None:
         if self._closed.is_set():
@@ -167,6 +202,11 @@ class Lifecycle:
             except InferError as error:
                 logger.error("%s", error.message)
                 self.take_down(record, wanted=True, reason=error.message)
+
+
+def _join(threads: Iterable[threading.Thread], until: float) -> None:
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def circle(name: str, members: Iterable[str], members_of: Callable[[str], Iterable[str]]) -> list[str]:

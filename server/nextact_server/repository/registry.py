@@ -1,7 +1,6 @@
 """The models of a server from the first load to the last answer: loaded, looked up, replaced, unloaded."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nextact_server.inference.batcher import BatchObserver
@@ -13,8 +12,9 @@ from nextact_server.inference.infer_spec import ModelSpec
 from nextact_server.inference.rate_limiter import RateLimiter
 from nextact_server.inference.response_cache import ResponseCache
 from nextact_server.repository.backend import Backend
+from nextact_server.repository.daemon_threads import DaemonThreads
 from nextact_server.repository.errors import RepositoryError
-from nextact_server.repository.lifecycle import Lifecycle
+from nextact_server.repository.lifecycle import UNLOAD_WAIT_S, Lifecycle
 from nextact_server.repository.loading import LoadRequest, ModelLoader
 from nextact_server.repository.model_state import IndexEntry, ModelState, ModelTable
 from nextact_server.repository.options import ALL_MODELS, ControlMode, RegistryOptions
@@ -58,7 +58,7 @@ class ModelRegistry:
         versions = VersionLoader(backends, self, listener=listener, limiter=limiter, cache=cache, observer=observer)
         loader = ModelLoader(self._roots, self._table, versions, retirement)
         self._lifecycle = Lifecycle(self._roots, self._table, loader, retirement, self)
-        self._threads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="model-load")
+        self._threads = DaemonThreads(options.load_threads, "model-load")
         self.watch = RepositoryWatch(
             self._roots,
             self._table,
@@ -179,10 +179,10 @@ class ModelRegistry:
         """Unload a model and the ensembles that use it; nothing if it is not loaded.
 
         Requests in flight are answered, and the model is freed after the last; only those of ensembles that use it are
-        waited for. `unload_dependents` takes the models with it that an ensemble is made of.
+        waited for, for a while. `unload_dependents` takes the models with it that an ensemble is made of.
 
         Raises:
-            InferError: it may not be unloaded.
+            InferError: it may not be unloaded, or is still being loaded.
         """
         self._check_control(name)
         record = self._table.find(name)
@@ -192,15 +192,18 @@ class ModelRegistry:
         if not unload_dependents:
             return
         for thread in threads if record.members else ():
-            thread.join()
+            thread.join(UNLOAD_WAIT_S)
         for member in record.members:
             if member not in self._options.pinned:
                 self.unload(member, unload_dependents=True)
 
     def close(self) -> None:
-        """Load nothing more, answer what is in flight and free every model; ensembles first. Blocks."""
+        """Load nothing more, answer what is in flight and free every model; ensembles first.
+
+        Blocks, but not for longer than `lifecycle.CLOSE_WAIT_S`, after which a model that does not come back is left.
+        """
         self.watch.stop()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._lifecycle.close()
 
     def _at_start(self) -> set[str]:

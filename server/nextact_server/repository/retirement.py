@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from nextact_server.repository.model_state import LoadedModel
@@ -29,15 +30,18 @@ class Retirement:
         thread.start()
         return thread
 
-    def wait(self) -> None:
-        """Block until everything that was retired is freed."""
+    def wait(self, until: float) -> list[str]:
+        """Block until everything that was retired is freed, or to that moment of `time.monotonic`.
+
+        Returns the names of the threads that still close something: a model that blocks is left behind.
+        """
         while True:
             with self._lock:
                 closing = list(self._closing)
-            if not closing:
-                return
+            if not closing or time.monotonic() >= until:
+                return [thread.name for thread in closing]
             for thread in closing:
-                thread.join()
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _close(self, loaded: LoadedModel, then: Callable[[], None]) -> None:
         try:

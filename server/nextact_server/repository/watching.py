@@ -8,7 +8,7 @@ from functools import partial
 
 from nextact_server.inference.infer_errors import InferError
 from nextact_server.repository.errors import RepositoryError
-from nextact_server.repository.lifecycle import Lifecycle
+from nextact_server.repository.lifecycle import UNLOAD_WAIT_S, Lifecycle
 from nextact_server.repository.model_state import ModelTable
 from nextact_server.repository.source import RepositoryRoots
 
@@ -114,5 +114,5 @@ class RepositoryWatch:
         if record is None:
             return
         for thread in self._lifecycle.take_down(record, wanted=False):
-            thread.join()
+            thread.join(UNLOAD_WAIT_S)
         self._table.forget(name)

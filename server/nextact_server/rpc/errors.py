@@ -122,10 +122,13 @@ def _as_triton_says(error: InferError) -> CallError:
 
 
 def _clipped(text: str, text_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Text short enough to go with all else into the 8 KiB of trailers that a client takes by default."""
+    """Text short enough to go with all else into the 8 KiB of trailers that a client takes by default.
+
+    What a model says may hold lone surrogates, which no transport takes.
+    """
     encoded = text.encode(errors="replace")
     if len(encoded) <= text_bytes:
-        return text
+        return encoded.decode()
     return encoded[:text_bytes].decode(errors="ignore") + "..."
 
 

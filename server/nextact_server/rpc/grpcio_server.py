@@ -15,6 +15,8 @@ Context = Any
 """grpc.aio.ServicerContext; its stubs want type arguments that the class itself refuses."""
 StreamMethod = Callable[[Context], Awaitable[None]]
 """A bidirectional stream of bytes: reads, writes and returns, or raises what ends it with a status."""
+MAX_UNTAKEN = 16_384
+"""Calls that may wait for the event loop to take them; more end CANCELLED, which tells their callers nothing."""
 HEADROOM = 1024 * 1024
 """Bytes by which grpcio's own bound lies above the setting: what is only a little too large gets the better answer."""
 
@@ -34,6 +36,8 @@ def make_grpcio_server(
             ("grpc.max_receive_message_length", max_message_bytes + HEADROOM),
             ("grpc.max_send_message_length", max_message_bytes + HEADROOM),
             ("grpc.so_reuseport", 0),
+            ("grpc.server.max_pending_requests", MAX_UNTAKEN),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_UNTAKEN),
         ]
     )
     names = list(dict.fromkeys([*services, *streams]))

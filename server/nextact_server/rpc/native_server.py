@@ -113,8 +113,10 @@ class NativeServer:
         front = self._front
         while (events := front.recv_batch_details(BURST)) is not None:
             calls: dict[Burst, dict[int, Any]] = {burst: {} for burst in self._bursts}
-            while events and all(len(taken) < BURST for taken in calls.values()):
+            while events:
                 self._read(events, calls)
+                if any(len(taken) >= BURST for taken in calls.values()):
+                    break  # and receive nothing more: what is received must be read
                 # What came while these were read goes with them.
                 events = front.recv_batch_details(BURST, timeout_ms=0) or []
             for burst, taken in calls.items():

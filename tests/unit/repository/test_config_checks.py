@@ -109,6 +109,10 @@ def ensemble(*steps: str) -> str:
             f"sequence batching must not specify either {FALSE_TRUE} for CONTROL_SEQUENCE_CORRID for net",
         ),
         (
+            BASE + "sequence_batching { direct { minimum_slot_utilization: 2 } }",
+            "sequence batching minimum slot utilization must be in range (0.0, 1.0] for net",
+        ),
+        (
             BASE + control(START, names=("",)),
             "sequence batching control tensor must have a name for net",
         ),
@@ -267,6 +271,37 @@ DIMENSION = "dimension must be integer >= 1, or -1 to indicate a variable-size d
                 'initial_state { name: "x" data_type: TYPE_INT32 dims: [ 1, 2 ] zero_data: true }'
             ),
             "The dims used for 'initial_state' field of state 'S' do not fit the state dims: [1, 2], and the state has",
+        ),
+        (
+            'name: "net" '
+            + BASE
+            + state(
+                'input_name: "S" output_name: "T" data_type: TYPE_INT32 dims: [ 1 ] '
+                'initial_state { name: "x" data_type: TYPE_INT32 dims: [ 1 ] }'
+            ),
+            "initial_state setting expects state 'S' to have state_data set",
+        ),
+        (
+            'name: "net" '
+            + BASE
+            + state('input_name: "S" output_name: "T" data_type: TYPE_INT32 dims: [ 1 ] ' + 2 * "initial_state { } "),
+            "state input 'S' must contain exactly one or zero element. Found '2' elements.",
+        ),
+        (
+            'name: "net" ' + BASE + 'batch_input [ { data_type: TYPE_FP32 source_input: "IN" } ]',
+            "batch input must specify 'target_name' for net",
+        ),
+        (
+            'name: "net" ' + BASE + 'batch_input [ { target_name: "X" source_input: [ "IN", "IN" ] } ]',
+            "batch input kind 'BATCH_ELEMENT_COUNT' expects 1 source input, got 2 for net",
+        ),
+        (
+            'name: "net" ' + BASE + 'batch_input [ { target_name: "X" data_type: TYPE_INT8 source_input: "IN" } ]',
+            "batch input data type must be TYPE_INT32 or TYPE_FP32 for net",
+        ),
+        (
+            'name: "net" ' + BASE + 'batch_output [ { target_name: "NOPE" source_input: "IN" } ]',
+            "unknown target output name 'NOPE' for net",
         ),
         (
             'name: "net" ' + BASE + 'batch_output [ { target_name: "OUT" source_input: "NOPE" } ]',

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf
 
 from nextact_server.inference.infer_request import InferRequest
@@ -80,8 +80,10 @@ class SlotPool:
 
     def __init__(self, lanes: Sequence[Lane], slots: int) -> None:
         self._lanes = lanes
-        self._free = [(row, lane) for row in range(slots) for lane in range(len(lanes))]
-        heapify(self._free)
+        self._count = slots * len(lanes)
+        # Slots are numbered row by row; those from `_unused` on were never used, for there may be billions of them.
+        self._unused = 0
+        self._free: list[tuple[int, int]] = []
         self._backlog: OrderedDict[LiveSequence, None] = OrderedDict()
 
     def __contains__(self, sequence: LiveSequence) -> bool:
@@ -92,9 +94,13 @@ class SlotPool:
         """Give a sequence a slot, or let it wait for one behind the others."""
         if self._free:
             row, lane = heappop(self._free)
-            self._seat(sequence, row, self._lanes[lane], now)
+        elif self._unused < self._count:
+            row, lane = divmod(self._unused, len(self._lanes))
+            self._unused += 1
         else:
             self._backlog[sequence] = None
+            return
+        self._seat(sequence, row, self._lanes[lane], now)
 
     def release(self, sequence: LiveSequence, now: float) -> None:
         """Take a sequence's slot and give it to who waits longest."""

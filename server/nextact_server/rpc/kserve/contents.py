@@ -15,6 +15,8 @@ from nextact_server.inference.tensors import Buffer, BytesError, DataType, Tenso
 __all__ = ["InputPlan", "input_plan", "raw_tensor", "typed_tensor"]
 
 _LENGTH = struct.Struct("<I")
+_LARGEST = 2**63 - 1
+"""Most bytes that an array may span, also one without elements, whose other dimensions count all the same."""
 _FIELDS: tuple[tuple[str, str, frozenset[DataType]], ...] = (
     ("bool_contents", "BOOL", frozenset({DataType.BOOL})),
     ("int_contents", "INT32", frozenset({DataType.INT8, DataType.INT16, DataType.INT32})),
@@ -51,6 +53,12 @@ def input_plan(spec: ModelSpec, head: TensorHead, got: int | None, request_id: s
         size = datatype.itemsize or 1
         expected = size * (math.prod(head.shape[1:]) if is_batchless else count)
         raise byte_size_mismatch(spec, head.name, expected if got != expected else 0, got or 0, request_id)
+    if count == 0 and math.prod(filter(None, head.shape)) * datatype.numpy.itemsize > _LARGEST:
+        dims = ",".join(map(str, head.shape))
+        raise invalid_argument(
+            f"{named(request_id)}unexpected shape for input '{head.name}' for model '{spec.name}': the dimensions of "
+            f"[{dims}] are too large"
+        )
     byte_size = -1 if datatype is DataType.BYTES else count * datatype.itemsize
     return InputPlan(head.name, datatype, datatype.numpy, head.shape, count, byte_size)
 

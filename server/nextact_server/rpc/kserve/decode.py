@@ -115,8 +115,10 @@ class RequestReader:
                         "unexpected 'content' provided when using shared memory for input tensor "
                         f"'{each.name}' for model '{spec.name}'"
                     )
-                data = self._regions.read(shared.region, shared.offset, shared.byte_size)
-                inputs[each.name] = raw_tensor(spec, each, data, request_id)
+                window = self._regions.window(shared.region, shared.offset, shared.byte_size)
+                if each.byte_size not in (-1, window.byte_size):  # told before room is made for a copy of any size
+                    raise byte_size_mismatch(spec, each.name, each.byte_size, window.byte_size, request_id)
+                inputs[each.name] = raw_tensor(spec, each, window.read(), request_id)
             elif contents is not None:
                 if raw:
                     raise invalid_argument(

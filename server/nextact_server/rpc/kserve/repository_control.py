@@ -5,12 +5,13 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import TypeVar
 
 from tritonclient.grpc import service_pb2 as pb
 
 from nextact_server.inference.infer_errors import ErrorCode, InferError, invalid_argument
+from nextact_server.repository.daemon_threads import DaemonThreads
 from nextact_server.rpc.kserve.control_registry import ModelRegistry
 
 __all__ = ["RepositoryControl", "load_parameters", "unload_dependents"]
@@ -18,23 +19,27 @@ __all__ = ["RepositoryControl", "load_parameters", "unload_dependents"]
 T = TypeVar("T")
 
 FILE = "file:"
-LOADS_AT_ONCE = 4
+LOADS_AT_ONCE = 16
+UNLOADS_AT_ONCE = 16
 
 
 class RepositoryControl:
     """Asks the registry on threads of its own: loading a model takes seconds, and the event loop must not stand still.
 
-    A caller that goes away does not stop what it began, as in Triton.
+    A caller that goes away does not stop what it began, as in Triton. A model may block while it is loaded, so loads,
+    unloads and looks at the index do not wait for each other.
     """
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
-        self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="repository-control")
+        self._loads = DaemonThreads(LOADS_AT_ONCE, "repository-load")
+        self._unloads = DaemonThreads(UNLOADS_AT_ONCE, "repository-unload")
+        self._looks = DaemonThreads(1, "repository-index")
 
     async def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """What the repository holds."""
         _check_repository(request.repository_name)
-        entries = await self._run(lambda: self._registry.index(request.ready))
+        entries = await self._run(self._looks, lambda: self._registry.index(request.ready))
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
@@ -48,22 +53,23 @@ class RepositoryControl:
         """Load or reload a model; returns when it serves."""
         _check_repository(request.repository_name)
         config, files = load_parameters(request.parameters)
-        await self._run(lambda: self._registry.load(request.model_name, config, files))
+        await self._run(self._loads, lambda: self._registry.load(request.model_name, config, files))
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
         """Unload a model."""
         _check_repository(request.repository_name)
         dependents = unload_dependents(request.parameters)
-        await self._run(lambda: self._registry.unload(request.model_name, dependents))
+        await self._run(self._unloads, lambda: self._registry.unload(request.model_name, dependents))
         return pb.RepositoryModelUnloadResponse()
 
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._loads, self._unloads, self._looks):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _run(self, threads: Executor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 def load_parameters(

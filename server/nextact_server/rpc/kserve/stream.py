@@ -16,10 +16,10 @@ import grpc
 from nextact_server.inference.infer_errors import InferError
 from nextact_server.inference.infer_request import InferRequest, InferResponse
 from nextact_server.rpc.admission import Admission
-from nextact_server.rpc.errors import CallError, as_call_error, unavailable
+from nextact_server.rpc.errors import CallError, as_call_error, too_much, unavailable
 from nextact_server.rpc.kserve.decode import RequestReader
 from nextact_server.rpc.kserve.encode import error_message, final_only, stream_response
-from nextact_server.rpc.kserve.request import RpcRequest
+from nextact_server.rpc.kserve.request import RpcRequest, request_id
 from nextact_server.rpc.kserve.wire import cut
 
 __all__ = ["InferStream", "StreamContext"]
@@ -29,6 +29,12 @@ MAX_IN_FLIGHT = 256
 """Requests of one stream that were read and not wholly answered; beyond it no further is read."""
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """The same for their bytes; one that is larger goes alone."""
+MAX_UNWRITTEN_BYTES = 64 * 1024 * 1024
+"""Responses of decoupled models that the client has not read; a model that would add to them waits."""
+MESSAGE_OVERHEAD = 256
+"""Bytes that a waiting response takes beside its own."""
+MAX_STALL_S = 5.0
+"""How long a model waits for one client: others may be waiting for that model."""
 STATUS_ERRORS = ("triton_grpc_error", "true")
 """Metadata by which a caller wants an error to end the stream, with its status."""
 
@@ -48,10 +54,11 @@ _Message = bytes | CallError
 class _Entry:
     """One request of the stream; `message` is its only response, until its turn to be written comes."""
 
-    __slots__ = ("message", "request", "size")
+    __slots__ = ("is_decoupled", "message", "request", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.is_decoupled = False
         self.request: RpcRequest | None = None
         self.message: _Message | None = None
 
@@ -76,7 +83,10 @@ class InferStream:
         # Guarded by the lock: what can be written, with the entry that it completes; entries whose turn is to come.
         self._ready: list[tuple[_Message | None, _Entry | None]] = []
         self._ordered: deque[_Entry] = deque()
+        self._unwritten = 0
         self._is_closed = False
+        self._drained = threading.Condition(self._lock)
+        self._loop_thread = threading.get_ident()
         # The event loop's own.
         self._in_flight: dict[_Entry, None] = {}
         self._bytes = 0
@@ -100,8 +110,8 @@ class InferStream:
         finally:
             draining.cancel()
             reading.cancel()
+            self._close()  # before anything is awaited: a client that goes away while it is written to ends this twice
             await asyncio.gather(draining, reading, return_exceptions=True)
-            self._close()
 
     # The event loop's thread ----------------------------------------------------------------------------------------
 
@@ -135,11 +145,15 @@ class InferStream:
             request = self._reader.read(parts, self, unary=False)
         except Exception as error:
             self._queue(entry)
-            self._answer(entry, as_call_error(error) if self._ends_on_error else error_message(_text(error), id_field))
+            self._answer(
+                entry, as_call_error(error) if self._ends_on_error else error_message(_text(error), _echo(id_field))
+            )
             return
         request.key = entry
         entry.request = request
-        if not request.plan.spec.decoupled:
+        if request.plan.spec.decoupled:
+            entry.is_decoupled = True
+        else:
             self._queue(entry)
         self._submit([request])
 
@@ -155,15 +169,24 @@ class InferStream:
                 raise message
             if message is not None:
                 await self._context.write(message)
+                if completed is None or completed.is_decoupled:
+                    self._note_written(len(message))
             if completed is not None:
                 del self._in_flight[completed]
                 self._bytes -= completed.size
                 self._written.set()
 
+    def _note_written(self, size: int) -> None:
+        with self._lock:
+            self._unwritten -= size + MESSAGE_OVERHEAD
+            if self._unwritten < MAX_UNWRITTEN_BYTES:
+                self._drained.notify_all()
+
     def _close(self) -> None:
         """Whatever is still being done is for nobody."""
         with self._lock:
             self._is_closed = True
+            self._drained.notify_all()
         for entry in self._in_flight:
             if entry.request is not None:
                 entry.request.cancel()
@@ -216,11 +239,36 @@ class InferStream:
             self._wake(was_idle)
 
     def _add(self, entry: _Entry, message: _Message | None, *, complete: bool) -> None:
-        """Give a decoupled request a message, if there is one, and its end."""
+        """Give a decoupled request a message, if there is one, and its end; waits for a client that reads slowly."""
         with self._lock:
-            was_idle = not self._ready
-            self._ready.append((message, entry if complete else None))
-            self._wake(was_idle)
+            if not isinstance(message, bytes) or self._unwritten < MAX_UNWRITTEN_BYTES or self._has_room():
+                if isinstance(message, bytes):
+                    self._unwritten += len(message) + MESSAGE_OVERHEAD
+                was_idle = not self._ready
+                self._ready.append((message, entry if complete else None))
+                self._wake(was_idle)
+                return
+            self._give_up()
+        if entry.request is not None:
+            entry.request.cancel()
+
+    def _has_room(self) -> bool:
+        """Whether there is room for one more response, now or before long; the lock is held."""
+        if threading.get_ident() == self._loop_thread:  # which is the one that writes
+            return True
+        self._drained.wait_for(lambda: self._is_closed or self._unwritten < MAX_UNWRITTEN_BYTES, MAX_STALL_S)
+        return self._is_closed or self._unwritten < MAX_UNWRITTEN_BYTES
+
+    def _give_up(self) -> None:
+        """End the stream of a client that does not read, behind what waits for it; the lock is held."""
+        if self._is_closed:
+            return
+        waiting = f"{MAX_UNWRITTEN_BYTES} bytes of responses wait for the client"
+        was_idle = not self._ready
+        self._ready.append((too_much(f"{waiting}, which read none of them for {MAX_STALL_S:g} s"), None))
+        self._wake(was_idle)
+        self._is_closed = True
+        self._loop.call_soon_threadsafe(self._close)
 
     def _wake(self, was_idle: bool) -> None:
         # One call per emptying of the list is enough, and each costs the loop a wake-up.
@@ -231,3 +279,12 @@ class InferStream:
 def _text(error: Exception) -> str:
     """What a message says of an error; unlike a status it has room for all of it."""
     return error.message if isinstance(error, InferError) else as_call_error(error).message
+
+
+def _echo(id_field: bytes) -> bytes:
+    """The id of a message that was refused, as far as an answer can hold it: it may be what was wrong with it."""
+    try:
+        request_id(id_field)
+    except CallError:
+        return b""
+    return id_field

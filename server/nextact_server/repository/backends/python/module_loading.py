@@ -16,6 +16,7 @@ called it; there the name is the first model's that was asked for by it.
 
 import builtins
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -80,6 +81,10 @@ class ModelCode:
         for name, module in self._lent.items():
             if sys.modules.get(name) is module:
                 sys.modules.pop(name, None)
+        for path in list(sys.path_importer_cache):
+            # Directories of load requests never come back; for others Python looks anew.
+            if any(path == own or path.startswith(own + os.sep) for own in self.paths):
+                sys.path_importer_cache.pop(path, None)
 
     def find(self, name: str) -> ModuleSpec | None:
         """A module or package (with an __init__) of that top-level name in its directories."""

@@ -21,6 +21,7 @@ _SIGNATURE = (
     "error: c_python_backend_utils.TritonError = None, parameters: dict = None)"
 )
 _NO_TENSORS: list[Tensor] = []
+_INT64 = 2**63
 
 
 class InferenceResponse:
@@ -118,4 +119,15 @@ def checked_parameters(parameters: object, *, floats: bool) -> dict[str, Paramet
             raise TritonModelException(f"Expect parameters keys to have type str, found type {type(key)}")
         if not isinstance(value, (bool, int, str)) and not (floats and isinstance(value, float)):
             raise TritonModelException(f"Expect parameters values to have type bool/int/str, found type {type(value)}")
+        _check_fits(key, value)
     return dict(parameters)
+
+
+def _check_fits(key: str, value: object) -> None:
+    """Raise TritonModelException for what no message of the protocol can hold."""
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise TritonModelException(f"Expect parameters values to fit into 64 bits, found {value} for '{key}'")
+    try:
+        f"{key}{value}".encode()
+    except UnicodeEncodeError as error:
+        raise TritonModelException(f"Expect parameters to be Unicode: {error}") from error
