@@ -86,7 +86,9 @@ class NextActionOutputs:
                 source[answer.arrival.calls[call].start : answer.arrival.calls[call].stop] = at
         known = source >= 0
 
-        def spread(values: Tensor, width: int, empty: object) -> Tensor:
+        def spread(values: Tensor | None, width: int, empty: object) -> Tensor:
+            if values is None:  # not asked for, so not computed
+                return np.full((rows, width), empty, np.float32)
             column = np.full((rows, width), empty, values.dtype)
             column[known] = values[source[known]]
             return column
@@ -95,8 +97,8 @@ class NextActionOutputs:
         columns[EVENTS_SEEN] = spread(seen.reshape(-1, 1), 1, 0)
         embedding = None if predictions is None else predictions.embedding
         scores = None if predictions is None else predictions.actions
-        columns[EMBEDDING] = spread(_or_none(embedding, self._embedding_dim), self._embedding_dim, 0)
-        columns[ACTIONS] = spread(_or_none(scores, self._actions), self._actions, 0)
+        columns[EMBEDDING] = spread(embedding, self._embedding_dim, 0)
+        columns[ACTIONS] = spread(scores, self._actions, 0)
         if predictions is None or predictions.item_rows is None or predictions.item_scores is None:
             top_k = max(call.options.top_k for call in answer.arrival.calls)
             columns[ITEM_IDS] = np.full((rows, top_k), b"", np.object_)
@@ -112,10 +114,6 @@ class NextActionOutputs:
         ids = np.empty(len(flat), np.object_)
         ids[:] = [item_id.encode() for item_id in self._item_ids(flat)]
         return ids.reshape(item_rows.shape)
-
-
-def _or_none(values: NDArray[np.float32] | None, width: int) -> NDArray[np.float32]:
-    return np.zeros((1, width), np.float32) if values is None else values
 
 
 def _reasons(answer: Answer) -> Tensor:

@@ -66,8 +66,10 @@ class StreamService:
                 stream.release(message.size)
         finally:
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-            stream.withdraw_all(self._pipeline)
+            try:
+                await asyncio.gather(reader, return_exceptions=True)
+            finally:  # whoever cancels a second time while the reader ends
+                stream.withdraw_all(self._pipeline)
 
     async def _acknowledge(self, context: StreamContext, message: _Message) -> None:
         assert message.submission is not None

@@ -131,6 +131,18 @@ def test_only_what_is_asked_comes_back(client: Client) -> None:
     assert [output.name for output in answer.outputs] == ["events_seen"]
 
 
+@pytest.mark.parametrize("asked", ["status", "events_seen", "embedding", "action_scores", "item_ids"])
+def test_several_rows_may_ask_for_any_one_output(client: Client, asked: str) -> None:
+    user = new_name()
+    outputs = [grpcclient.InferRequestedOutput(asked)]
+    for seen in (3, 6):
+        inputs = event_inputs({"action": ["view", "like", "buy"]})
+        answer = client.infer("next_action", inputs, sequence_id=user, outputs=outputs)
+        assert len(answer.as_numpy(asked)) == 3
+        if asked == "events_seen":
+            assert answer.as_numpy(asked)[-1, 0] == seen
+
+
 @pytest.mark.parametrize(
     ("inputs", "parameters", "named"),
     [
