@@ -63,5 +63,5 @@ evaluate: $(STAMP) ## Judge the shipped checkpoint event by event on users it ne
 	$(BIN)/nextact-server evaluate
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .hypothesis .pytest_cache client/*.egg-info server/*.egg-info
+	rm -rf $(VENV) $(PEERS) build runs .mypy_cache .ruff_cache .hypothesis .pytest_cache client/*.egg-info server/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,7 +35,7 @@ from nextact_server.features.time import time_features
 from nextact_server.inference.batcher import Batcher
 from nextact_server.inference.device import choose_device, cuda_possible
 from nextact_server.inference.response_cache import ResponseCache
-from nextact_server.own_models.encoders import ImageEncoderBackend, TextEncoderBackend
+from nextact_server.own_models.encoder_backends import image_encoder_backend, text_encoder_backend
 from nextact_server.own_models.next_action_backend import NextActionBackend, ServedNextAction
 from nextact_server.own_models.next_action_outputs import NextActionOutputs
 from nextact_server.people import People
@@ -292,8 +292,8 @@ def _build_registry(
         "pytorch": PytorchBackend(),
         "onnxruntime": OnnxRuntimeBackend(threads=settings.torch_threads),
         "nextact": NextActionBackend(next_action, users.pipeline, outputs, max_rows=limits.predict_events),
-        "nextact_image": ImageEncoderBackend(content, settings.image_model),
-        "nextact_text": TextEncoderBackend(content, settings.text_model),
+        "nextact_image": image_encoder_backend(content, settings.image_model, settings.max_image_bytes),
+        "nextact_text": text_encoder_backend(content, settings.text_model),
     }
     roots = [root for root in (settings.model_repository, settings.tensor_repository) if root is not None]
     return ModelRegistry(

@@ -164,17 +164,7 @@ class MemoryStore:
                 break
             numbers.append(row)
         rows, columns = self._history.rows_and_raw(np.array(numbers, np.int64))
-        return HistoryPage(
-            status=rows["status"].copy(),
-            applied=rows["applied"].copy(),
-            event_time_us=rows["event_time_us"].copy(),
-            effective_time_us=rows["effective_time_us"].copy(),
-            sent_at_us=rows["sent_at_us"].copy(),
-            received_us=rows["received_us"].copy(),
-            content_hash=rows["content_hash"].copy(),
-            columns=columns,
-            next_before=numbers[-1] if more and numbers else None,
-        )
+        return HistoryPage.of(rows, columns, numbers[-1] if more and numbers else None)
 
     def seen_items(self, user: int, after: int = -1) -> tuple[NDArray[np.uint64], int]:
         """See `Reads.seen_items`."""

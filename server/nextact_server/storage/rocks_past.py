@@ -144,17 +144,7 @@ class Pasts:
         if more:
             page = page.take(np.arange(limit))
         rows = page.rows
-        return HistoryPage(
-            status=rows["status"].copy(),
-            applied=rows["applied"].copy(),
-            event_time_us=rows["event_time_us"].copy(),
-            effective_time_us=rows["effective_time_us"].copy(),
-            sent_at_us=rows["sent_at_us"].copy(),
-            received_us=rows["received_us"].copy(),
-            content_hash=rows["content_hash"].copy(),
-            columns=page.columns(),
-            next_before=int(rows["number"][-1]) if more and limit else None,
-        )
+        return HistoryPage.of(rows, page.columns(), int(rows["number"][-1]) if more and limit else None)
 
     def replay(self, user: bytes, after_events_seen: int) -> ReplayRows:
         """The applied events after the first so many, oldest first."""

@@ -12,7 +12,7 @@ directory to translate; ordinals are never persisted.
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -196,6 +196,17 @@ class HistoryPage:
     columns: pa.RecordBatch
     next_before: int | None
     """Cursor for the next page; None: this was the last."""
+
+    @classmethod
+    def of(cls, rows: NDArray[Any], columns: pa.RecordBatch, next_before: int | None) -> "HistoryPage":
+        """A page of copies of structured rows, whose fields carry the names of the columns."""
+        copied = {
+            name: rows[name].copy()
+            for name in (
+                "status", "applied", "event_time_us", "effective_time_us", "sent_at_us", "received_us", "content_hash",
+            )
+        }  # fmt: skip
+        return cls(**copied, columns=columns, next_before=next_before)
 
     def __len__(self) -> int:
         return len(self.status)

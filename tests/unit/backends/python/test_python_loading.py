@@ -89,6 +89,16 @@ def test_modules_are_found_by_name_too_as_importlib_and_pickle_do(house: House) 
     assert "helper_file" not in sys.modules
 
 
+def test_a_plain_name_that_importlib_made_goes_with_the_model(house: House) -> None:
+    code = "import importlib\nSAYS = importlib.import_module('only_here').SAYS\n" + ECHO
+    model = house.load("m", code, {"1/only_here.py": "SAYS = 'first'"})
+    assert said(model) == "first"
+    assert "only_here" in sys.modules
+    house.close(model)
+    assert "only_here" not in sys.modules
+    assert said(house.load("n", code, {"1/only_here.py": "SAYS = 'second'"})) == "second"
+
+
 def test_an_installed_library_may_import_pb_utils_and_finds_the_model_by_the_thread(
     house: House, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

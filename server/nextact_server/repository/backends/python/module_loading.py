@@ -86,6 +86,10 @@ class ModelCode:
             if any(path == own or path.startswith(own + os.sep) for own in self.paths):
                 sys.path_importer_cache.pop(path, None)
 
+    def lend(self, name: str, module: ModuleType) -> None:
+        """Note that one of its modules is in `sys.modules` under this plain name, until it closes."""
+        self._lent[name] = module
+
     def find(self, name: str) -> ModuleSpec | None:
         """A module or package (with an __init__) of that top-level name in its directories."""
         spec = PathFinder.find_spec(name, self.paths)
@@ -121,7 +125,7 @@ class ModelCode:
         inner = builtins.__import__(f"{self.package}.{name}", None, None, fromlist or ("__name__",), 0)
         # Python code gives a tuple or None; C code (pickle) a list, and it looks into sys.modules afterwards.
         if isinstance(fromlist, list) and sys.modules.setdefault(name, inner) is inner:
-            self._lent[name] = inner
+            self.lend(name, inner)
         return inner if fromlist else sys.modules[f"{self.package}.{top}"]
 
 
@@ -194,6 +198,7 @@ class _AliasLoader(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(f"{self._owner.package}.{spec.name}")
+        self._owner.lend(spec.name, module)
         self._spec = module.__spec__
         return module
 
