@@ -59,8 +59,8 @@ bench-peers: $(STAMP) ## Measure KServe v2 beside Triton, MLServer and KServe (i
 train: $(STAMP) ## Train the shipped next-action model anew (CONFIG=..., OUT=...)
 	$(BIN)/nextact-server train $(or $(CONFIG),examples/movielens/train.toml) $(if $(OUT),--out $(OUT))
 
-evaluate: $(STAMP) ## Judge the shipped checkpoint event by event on users it never saw
-	$(BIN)/nextact-server evaluate
+evaluate: $(STAMP) ## Judge the shipped checkpoint on users it never saw (or VERSION=... CONFIG=... TARGETS=...)
+	$(BIN)/nextact-server evaluate $(VERSION) $(if $(CONFIG),--config $(CONFIG)) $(if $(TARGETS),--targets $(TARGETS))
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) $(PEERS) build runs .mypy_cache .ruff_cache .hypothesis .pytest_cache client/*.egg-info server/*.egg-info

@@ -33,7 +33,7 @@ class PredictOptions(TypedDict, total=False):
     dry_run: answer as if the events were applied, and change nothing.
     model_version: pin a version of the model.
     filter: which items may be ranked.
-    as_of: the moment that the prediction is asked for (default: the server's clock).
+    as_of: the moment that the prediction is asked for (default: the server's clock; on a stream the user's last event).
     """
 
     top_k: int

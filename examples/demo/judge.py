@@ -8,11 +8,10 @@ import numpy as np
 
 from demo.traffic import Expected
 from nextact_server.sequence.card import Evaluation
-from nextact_server.sequence.model import FIRST_ACTION
 from nextact_server.training.evaluate import evaluate
 from nextact_server.training.prepare import Prepared
-from nextact_server.training.scoring import Scores
-from nextact_server.training.sequences import Int64, Sequences
+from nextact_server.training.scoring import Foretold
+from nextact_server.training.sequences import Bool, Int64, Sequences
 
 
 class UnknownItem(LookupError):
@@ -26,23 +25,28 @@ class ServedScorer:
         """`served` maps a row of the held-out events to what was expected before it."""
         self._served = served
         self._row = {item: row for row, item in enumerate(data.task.catalogue.ids)}
-        self._action = {action: FIRST_ACTION + i for i, action in enumerate(data.task.actions)}
+        self._actions = data.task.actions
 
-    def __call__(self, sequences: Sequences, user: int, rows: Int64) -> tuple[Scores, Int64]:  # noqa: ARG002  # of Scorer
+    @property
+    def items(self) -> int:
         """See `nextact_server.training.scoring.Scorer`."""
+        return len(self._row)
+
+    def __call__(self, sequences: Sequences, rows: Int64, removed: Bool | None) -> Foretold:  # noqa: ARG002  # of Scorer
+        """See `nextact_server.training.scoring.Scorer`; what is removed was not served either."""
         scores = np.full((len(rows), len(self._row)), -np.inf, np.float32)
-        actions = np.empty(len(rows), np.int64)
+        actions = np.full((len(rows), len(self._actions)), -np.inf)
         for at, row in enumerate(rows.tolist()):
             expected = self._served[row]
             try:
                 scores[at, [self._row[item] for item in expected.items]] = expected.scores
             except KeyError as error:
                 raise UnknownItem(f"the server ranked item {error}, which is none of the demo's") from error
-            actions[at] = self._action[expected.action]
-        return scores, actions
+            actions[at, self._actions.index(expected.action)] = 0.0
+        return Foretold(scores, actions)
 
 
 def judge_served(data: Prepared, served: Mapping[int, Expected]) -> Evaluation:
     """Judges what was served beside the count baselines, on the same events."""
     assert data.held_out is not None
-    return evaluate(ServedScorer(data, served), data.task, data.train, data.held_out)
+    return evaluate(ServedScorer(data, served), data.task, data.train, data.held_out, thorough=False)

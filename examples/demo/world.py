@@ -15,9 +15,9 @@ import polars as pl
 from nextact import Item
 from nextact_server.training.config import TrainingConfig, load_config
 from nextact_server.training.content import ContentStore, Vectors
+from nextact_server.training.data_config import UserSplit
 from nextact_server.training.datasets import Dataset
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
-from nextact_server.training.scoring import first_judged
 from nextact_server.training.sequences import users_in
 
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
@@ -25,7 +25,7 @@ _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One event of a held-out user; `row` is its row in `World.data.held_out`."""
+    """One event of a held-out user; `row` is its row in `World.data.held_out.sequences`."""
 
     row: int
     user: str
@@ -67,7 +67,7 @@ def build_world(examples: Path, scratch: Path, users: int | None) -> World:
     data = prepare(config, everything, _no_vectors(scratch))
     assert data.held_out is not None
     events = dataset.events.filter(pl.col("user_id").is_in(chosen)).with_row_index("row")
-    first = dict(zip(data.held_out.users, first_judged(data.held_out, config.split.judged_part).tolist(), strict=True))
+    first = dict(zip(data.held_out.sequences.users, data.held_out.first.tolist(), strict=True))
     begin = pl.col("user_id").replace_strict(first, return_dtype=pl.Int64)
     past = events.filter(pl.col("row") < begin - 1)
     before = events.filter(pl.col("row") == begin - 1)
@@ -110,6 +110,7 @@ def read_groceries(folder: Path) -> tuple[list[Item], dict[str, str]]:
 
 
 def _limited(dataset: Dataset, config: TrainingConfig, users: int | None) -> tuple[Dataset, list[str]]:
+    assert isinstance(config.split, UserSplit)
     held_out = users_in(dataset.events, config.split.excluded, config.split.modulus)
     chosen = held_out[:users]
     left_out = set(held_out) - set(chosen)

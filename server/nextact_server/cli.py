@@ -71,12 +71,15 @@ def evaluate(
         "examples/movielens/train.toml"
     ),
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("build/evaluation"),
+    targets: Annotated[
+        Path | None, typer.Option(help="Lines of `user item` that came after the data: foretell these instead.")
+    ] = None,
 ) -> None:
-    """Judge a version event by event on users it never saw, beside the baselines."""
+    """Judge a version event by event on what it was not trained on, beside the baselines."""
     from nextact_server.training.run import run_evaluation
 
     try:
-        run_evaluation(version, config, out_dir=out)
+        run_evaluation(version, config, out_dir=out, targets=targets)
     except (OSError, ValueError) as error:
         _fail(f"{type(error).__name__}: {error}", code=1)
 

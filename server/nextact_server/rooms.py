@@ -67,10 +67,10 @@ from nextact_server.rpc.stream import StreamService
 from nextact_server.sequence.arena import StateArena
 from nextact_server.sequence.card import ModelCard
 from nextact_server.sequence.checkpoint import load_model
+from nextact_server.sequence.config import FIRST_ACTION
 from nextact_server.sequence.engine import SequenceEngine
 from nextact_server.sequence.index import ItemIndex
 from nextact_server.sequence.journal import Journal
-from nextact_server.sequence.model import FIRST_ACTION
 from nextact_server.sequence.outputs import Reader, SeenItems
 from nextact_server.sequence.residency import Residency
 from nextact_server.sequence.stage import SequenceStage, Work, cost_of
@@ -283,10 +283,13 @@ def _build_registry(
         users.index.ids,
         embedding_dim=users.embedding_dim,
         actions=len(users.card.actions),
+        foretells_next=users.card.config.horizon_s is not None,
         default_top_k=limits.default_top_k,
         max_top_k=limits.top_k,
     )
-    next_action = ServedNextAction(*users.version, tuple(users.card.actions), users.embedding_dim)
+    next_action = ServedNextAction(
+        *users.version, tuple(users.card.actions), users.embedding_dim, users.card.config.horizon_s
+    )
     backends: dict[str, Backend] = {
         "python": PythonBackend(of_models),
         "pytorch": PytorchBackend(),

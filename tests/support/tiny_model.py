@@ -7,7 +7,9 @@ import torch
 from nextact_server.features.time import TIME_DIM
 from nextact_server.sequence.card import DataSource, ModelCard
 from nextact_server.sequence.checkpoint import save_model, state_bytes
-from nextact_server.sequence.model import FIRST_ITEM, SequenceConfig, SequenceModel
+from nextact_server.sequence.config import FIRST_ITEM, PriorConfig, SequenceConfig
+from nextact_server.sequence.model import SequenceModel
+from nextact_server.sequence.prior import Prior
 
 ACTIONS = ("view", "like", "cart", "buy")
 ITEMS = tuple(f"item-{number:02d}" for number in range(60))
@@ -34,15 +36,31 @@ def tiny_model() -> SequenceModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         config = SequenceConfig(
-            cell="gru",
+            cell="gated",
+            layers=2,
             actions=ACTIONS,
             n_items=FIRST_ITEM + len(ITEMS),
             time_dim=TIME_DIM,
             item_dim=ITEM_DIM,
-            hidden_dim=32,
+            model_dim=ITEM_DIM,
+            hidden_dim=24,
             content_dim=CONTENT_DIM,
         )
-        return SequenceModel(config)
+        model = SequenceModel(config)
+    model.add_prior(_prior())
+    return model
+
+
+def _prior() -> Prior:
+    """Each item is followed by the next one, and half as often by the one after it; the last two by none."""
+    heads = len(ITEMS) - 2
+    prior = Prior(PriorConfig(weight=0.3, decay=0.6, reach=3, entries=2 * heads), FIRST_ITEM + len(ITEMS))
+    row = torch.arange(FIRST_ITEM, FIRST_ITEM + heads)
+    prior.starts[FIRST_ITEM : FIRST_ITEM + heads] = 2 * torch.arange(heads)
+    prior.starts[FIRST_ITEM + heads :] = 2 * heads
+    prior.items.copy_(torch.stack((row + 1, row + 2), dim=1).reshape(-1))
+    prior.shares.copy_(torch.tensor([2 / 3, 1 / 3]).repeat(heads))
+    return prior
 
 
 def tiny_card(model: SequenceModel, *, exclude_seen: bool) -> ModelCard:

@@ -53,7 +53,11 @@ NO_FILTER = Filter()
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What is asked of one call. `want` is a sum of Want; `as_of_us` None: now."""
+    """What is asked of one call. `want` is a sum of Want.
+
+    `as_of_us` is the moment that predictions are asked for. None: when the call arrived or, with `at_event`, the time
+    of the user's last event before each prediction, which is what a replay of old events means by now.
+    """
 
     top_k: int = 10
     want: int = int(Want.ALL)
@@ -62,6 +66,7 @@ class CallOptions:
     model_version: str = ""
     filter: Filter = NO_FILTER
     as_of_us: int | None = None
+    at_event: bool = False
 
 
 class Call(NamedTuple):
@@ -111,12 +116,28 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class NextColumns:
+    """When users' next events come, P rows: `expected_gap_s` float32[P], and `leave_probability` float32[P], that of no
+    event within `horizon_s`, which is the model's. See `sequence/survival.py`.
+    """
+
+    expected_gap_s: NDArray[np.float32]
+    leave_probability: NDArray[np.float32]
+    horizon_s: float
+
+    def part(self, start: int, stop: int) -> "NextColumns":
+        """The rows from `start` to `stop`."""
+        return NextColumns(self.expected_gap_s[start:stop], self.leave_probability[start:stop], self.horizon_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """Predictions as columns, P rows ordered by call, then by the first appearance of the user (or by event).
 
     `call` int64[P] is the position of the call in its arrival and `row` int64[P] the event after which the prediction
     holds; `embedding` float32[P, D], `actions` float32[P, A] and `item_rows` int64[P, K] with `item_scores`
-    float32[P, K] are there if any call wants them, rows of other calls being meaningless.
+    float32[P, K] are there if any call wants them, rows of other calls being meaningless. So is `next`, if the model
+    has such a head.
     """
 
     call: NDArray[np.int64]
@@ -126,6 +147,7 @@ class Predictions:
     actions: NDArray[np.float32] | None = None
     item_rows: NDArray[np.int64] | None = None
     item_scores: NDArray[np.float32] | None = None
+    next: NextColumns | None = None
 
 
 @dataclass(frozen=True, slots=True)

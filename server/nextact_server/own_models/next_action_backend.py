@@ -11,8 +11,10 @@ from nextact_server.own_models.next_action_outputs import (
     ACTIONS,
     EMBEDDING,
     EVENTS_SEEN,
+    EXPECTED_GAP,
     ITEM_IDS,
     ITEM_SCORES,
+    LEAVE_PROBABILITY,
     REASON,
     STATUS,
     NextActionOutputs,
@@ -26,12 +28,16 @@ __all__ = ["NextActionBackend", "ServedNextAction"]
 
 @dataclass(frozen=True, slots=True)
 class ServedNextAction:
-    """The model that serves users: its name and version in the repository, its actions and the width of embeddings."""
+    """The model that serves users: its name and version in the repository, its actions and the width of embeddings.
+
+    `horizon_s` is that of its probability of leaving; None where it does not foretell when the next event comes.
+    """
 
     name: str
     version: str
     actions: tuple[str, ...]
     embedding_dim: int
+    horizon_s: float | None = None
 
 
 class NextActionBackend:
@@ -68,9 +74,14 @@ class NextActionBackend:
                 (ITEM_SCORES, "TYPE_FP32", -1),
             ):
                 add_tensor(completed.output, name, data_type, [width])
+            if self._model.horizon_s is not None:
+                add_tensor(completed.output, EXPECTED_GAP, "TYPE_FP32", [1])
+                add_tensor(completed.output, LEAVE_PROBABILITY, "TYPE_FP32", [1])
         if completed.WhichOneof("scheduling_choice") is None:
             completed.sequence_batching.oldest.max_candidate_sequences = max(1, completed.max_batch_size)
         completed.parameters["actions"].string_value = ",".join(self._model.actions)
+        if self._model.horizon_s is not None:
+            completed.parameters["horizon_s"].string_value = f"{self._model.horizon_s:.15g}"
         return completed
 
     def load(self, context: ModelContext) -> OwnVersion:

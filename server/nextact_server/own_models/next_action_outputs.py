@@ -12,12 +12,31 @@ from nextact_server.inference.infer_errors import invalid_argument
 from nextact_server.inference.infer_request import InferRequest, InferResponse, Parameter
 from nextact_server.inference.tensors import Tensor
 
-__all__ = ["ACTIONS", "EMBEDDING", "EVENTS_SEEN", "ITEM_IDS", "ITEM_SCORES", "REASON", "STATUS", "NextActionOutputs"]
+__all__ = [
+    "ACTIONS",
+    "EMBEDDING",
+    "EVENTS_SEEN",
+    "EXPECTED_GAP",
+    "ITEM_IDS",
+    "ITEM_SCORES",
+    "LEAVE_PROBABILITY",
+    "REASON",
+    "STATUS",
+    "NextActionOutputs",
+]
 
 STATUS, REASON, EMBEDDING, ACTIONS = "status", "reason", "embedding", "action_scores"
 ITEM_IDS, ITEM_SCORES, EVENTS_SEEN = "item_ids", "item_scores", "events_seen"
+EXPECTED_GAP, LEAVE_PROBABILITY = "expected_gap_s", "leave_probability"
 
-WANTS = {EMBEDDING: Want.EMBEDDING, ACTIONS: Want.ACTIONS, ITEM_IDS: Want.ITEMS, ITEM_SCORES: Want.ITEMS}
+WANTS = {
+    EMBEDDING: Want.EMBEDDING,
+    ACTIONS: Want.ACTIONS,
+    ITEM_IDS: Want.ITEMS,
+    ITEM_SCORES: Want.ITEMS,
+    EXPECTED_GAP: Want.NEXT,
+    LEAVE_PROBABILITY: Want.NEXT,
+}
 TOP_K = "top_k"
 NAMES = np.array([b"", *(status.name.encode() for status in Status)], np.object_)
 """Names of the statuses, by number."""
@@ -28,7 +47,8 @@ class NextActionOutputs:
 
     `status` and `reason` BYTES [n, 1] say what became of each row's event; `embedding` FP32 [n, D], `action_scores`
     FP32 [n, A], `item_ids` BYTES [n, top_k] with `item_scores` FP32 [n, top_k] (padded with '' and -inf) and
-    `events_seen` INT64 [n, 1] are the user's after it: zeros and '' for one whose events are suppressed.
+    `events_seen` INT64 [n, 1] are the user's after it: zeros and '' for one whose events are suppressed. A model that
+    `foretells_next` events also answers `expected_gap_s` and `leave_probability`, FP32 [n, 1], as of the row's event.
     """
 
     def __init__(
@@ -39,12 +59,14 @@ class NextActionOutputs:
         actions: int,
         default_top_k: int,
         max_top_k: int,
+        foretells_next: bool = False,
     ) -> None:
         self._item_ids = item_ids
         self._embedding_dim = embedding_dim
         self._actions = actions
         self._default_top_k = default_top_k
         self._max_top_k = max_top_k
+        self._foretells_next = foretells_next
         self._known = lru_cache(maxsize=256)(self._options)
 
     def options(self, request: InferRequest) -> CallOptions:
@@ -57,7 +79,7 @@ class NextActionOutputs:
         want = Want.NOTHING
         for name in names or WANTS:
             want |= WANTS.get(name, Want.NOTHING)
-        return CallOptions(top_k=top_k, want=int(want), per=Per.USER)
+        return CallOptions(top_k=top_k, want=int(want), per=Per.USER, at_event=True)
 
     def responses(self, answer: Answer, requests: Sequence[InferRequest]) -> list[InferResponse]:
         """The responses to requests whose rows, in order, are the rows of the answer."""
@@ -99,6 +121,10 @@ class NextActionOutputs:
         scores = None if predictions is None else predictions.actions
         columns[EMBEDDING] = spread(embedding, self._embedding_dim, 0)
         columns[ACTIONS] = spread(scores, self._actions, 0)
+        if self._foretells_next:
+            coming = None if predictions is None else predictions.next
+            for name in (EXPECTED_GAP, LEAVE_PROBABILITY):
+                columns[name] = spread(None if coming is None else getattr(coming, name).reshape(-1, 1), 1, 0)
         if predictions is None or predictions.item_rows is None or predictions.item_scores is None:
             top_k = max(call.options.top_k for call in answer.arrival.calls)
             columns[ITEM_IDS] = np.full((rows, top_k), b"", np.object_)

@@ -13,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nextact.v1 import behavior_pb2 as pb
-from nextact_server.events.call import Answer, Predictions, Want
+from nextact_server.events.call import Answer, NextColumns, Predictions, Want
 from nextact_server.events.status import Status
 
 # As plain numbers: operators of enums are slow, and these run per event.
-EMBEDDING, ACTIONS, ITEMS = int(Want.EMBEDDING), int(Want.ACTIONS), int(Want.ITEMS)
+EMBEDDING, ACTIONS, ITEMS, NEXT = (int(want) for want in (Want.EMBEDDING, Want.ACTIONS, Want.ITEMS, Want.NEXT))
 ACCEPTED, INVALID, SUPPRESSED = int(Status.ACCEPTED), int(Status.INVALID), int(Status.SUPPRESSED)
 
 RESULTS_TAG, PREDICTIONS_TAG = b"\x0a", b"\x12"
@@ -26,6 +26,13 @@ STREAM_PREDICTIONS_TAG = b"\x2a"
 """StreamEventsResponse.predictions."""
 _SMALL = [bytes((number,)) for number in range(128)]
 _ALL_ONES = (1 << 64) - 1
+_NEXT_FLOATS = ("expected_gap_s", "leave_probability", "horizon_s")
+"""The fields of Next, in the order of their numbers, 1 to 3."""
+_NEXT = np.dtype(
+    [("tag", "u1"), ("length", "u1")]
+    + [column for name in _NEXT_FLOATS for column in ((f"tag of {name}", "u1"), (name, "<f4"))]
+)
+"""Prediction.next with its tag, one element for each row."""
 
 
 def varint(number: int) -> bytes:
@@ -112,6 +119,7 @@ class PredictionWriter:
         actions = _Floats(columns.actions)
         items = _Floats(columns.item_scores)
         kept = [] if columns.item_rows is None else (columns.item_rows >= 0).sum(axis=1).tolist()
+        nexts = [] if columns.next is None else _next_fields(columns.next)
         made = []
         rows = zip(columns.call.tolist(), columns.row.tolist(), columns.events_seen.tolist(), strict=True)
         for at, (number, row, events_seen) in enumerate(rows):
@@ -127,6 +135,8 @@ class PredictionWriter:
             if items.width and want & ITEMS:
                 for rank in range(kept[at]):
                     parts += (_scored(b"\x22", item_ids[at * items.width + rank]), items.one(at, rank))
+            if nexts and want & NEXT:
+                parts.append(nexts[at])
             if events_seen:
                 parts += (b"\x30", varint(events_seen))
             if index := row - call.start - call.history:
@@ -152,6 +162,16 @@ class _Floats:
     def one(self, at: int, column: int) -> bytes:
         start = 4 * (self.width * at + column)
         return self._data[start : start + 4]
+
+
+def _next_fields(columns: NextColumns) -> list[bytes]:
+    """Prediction.next of every row: a message of three floats, laid out for all rows at once."""
+    fields = np.zeros(len(columns.expected_gap_s), _NEXT)
+    fields["tag"], fields["length"] = 0x2A, _NEXT.itemsize - 2
+    for number, name in enumerate(_NEXT_FLOATS, start=1):
+        fields[f"tag of {name}"] = number << 3 | 5
+        fields[name] = getattr(columns, name)
+    return [bytes(field) for field in fields.view(f"V{_NEXT.itemsize}").tolist()]
 
 
 def _scored(tag: bytes, name: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import grpc
@@ -130,7 +130,8 @@ class StreamService:
         batch = self._batch(request)
         if request.predictions not in STREAM_PER:
             raise invalid("predictions", f"{request.predictions} is not a kind of predictions")
-        options = options_of(request.options, STREAM_PER[request.predictions], self._limits)
+        # Streams also carry days gone by, of which the clock of today says nothing.
+        options = replace(options_of(request.options, STREAM_PER[request.predictions], self._limits), at_event=True)
         check_ranked(options, batch.size, self._limits)
         call = Call(start=0, stop=batch.size, options=options)
         while True:

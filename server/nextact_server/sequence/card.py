@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nextact_server.sequence.model import FIRST_ITEM, SequenceConfig
+from nextact_server.sequence.config import FIRST_ITEM, SequenceConfig
 
 CARD_FILE = "card.json"
 
@@ -39,11 +39,29 @@ class DataSource(_Strict):
     licence: str
 
 
+class Slice(_Strict):
+    """Some of the judged events: `figures` maps a candidate, the model or a baseline, to its estimates there."""
+
+    events: int = Field(ge=0)
+    users: int = Field(ge=0)
+    figures: dict[str, dict[str, Estimate]]
+
+
+class Reliability(_Strict):
+    """How sure of its likeliest action a candidate was, and how often that came: the means of bins of equal mass."""
+
+    confidence: tuple[float, ...]
+    came: tuple[float, ...]
+    events: tuple[int, ...]
+
+
 class Evaluation(_Strict):
-    """How a model does beside the baselines, on users it never saw.
+    """How a model does beside the baselines, on events it never saw.
 
     `metrics` and each of `baselines` map a metric to its estimate; `gains` maps "metric over baseline" to the paired
-    difference.
+    difference, above zero where the model is better; `best` maps a metric to the baseline that is best by it. `slices`
+    maps what events are told apart by to the parts, `reliability` a candidate to its calibration, and `settings` a
+    baseline to the parameters that were chosen for it.
     """
 
     protocol: str
@@ -52,6 +70,10 @@ class Evaluation(_Strict):
     metrics: dict[str, Estimate]
     baselines: dict[str, dict[str, Estimate]]
     gains: dict[str, Estimate]
+    best: dict[str, str] = Field(default_factory=dict)
+    slices: dict[str, dict[str, Slice]] = Field(default_factory=dict)
+    reliability: dict[str, Reliability] = Field(default_factory=dict)
+    settings: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class ModelCard(_Strict):

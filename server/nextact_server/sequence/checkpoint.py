@@ -45,6 +45,11 @@ def load_model(version_dir: Path) -> tuple[SequenceModel, ModelCard]:
     if card.weights_sha256 and card.weights_sha256 != digest:
         raise CheckpointError(f"{path}: sha256 is {digest}, but the card was written for {card.weights_sha256}")
     model.load_state_dict(tensors)
+    if model.prior is not None:
+        try:
+            model.prior.check()
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     model.eval().requires_grad_(False)
     if card.state_bytes_per_user != state_bytes(model):
         raise CheckpointError(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from nextact_server.sequence.arena import NO_TIME, UserStates
 from nextact_server.sequence.index import ItemIndex, item_rows
-from nextact_server.sequence.model import SequenceModel
+from nextact_server.sequence.model import RECENT, SequenceModel
+from nextact_server.sequence.recent import RecentItems, remember
 
 MICROSECONDS = 1_000_000
 TimeFeatures = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -53,9 +54,10 @@ class Timeline:
 class Stepped:
     """What a step made of n events and L users.
 
-    `hidden` float32[a, hidden_dim] are the outputs of the `a` applied rows ordered by lane, then arrival; `ends`
+    `hidden` float32[a, output_dim] are the outputs of the `a` applied rows ordered by lane, then arrival; `ends`
     int64[L + 1] says where each lane's outputs begin in it; `before` is the hidden vector of each lane before the step,
-    float32[L, hidden_dim]; `rank` int64[n] counts the lane's applied rows up to and with each row.
+    float32[L, output_dim]; `rank` int64[n] counts the lane's applied rows up to and with each row; `recent` are the
+    lanes' last items, None where the model's state names none.
     """
 
     timeline: Timeline
@@ -65,9 +67,17 @@ class Stepped:
     ends: NDArray[np.int64]
     before: torch.Tensor
     rank: NDArray[np.int64]
+    recent: RecentItems | None
+
+    def recent_at(self, lanes: NDArray[np.int64], counts: NDArray[np.int64]) -> torch.Tensor | None:
+        """Last items float32[m, reach] of lanes after their first `counts` applied events of the step."""
+        if self.recent is None:
+            return None
+        device = self.recent.items.device
+        return self.recent.at(torch.from_numpy(lanes).to(device), torch.from_numpy(counts).to(device))
 
     def hidden_at(self, lanes: NDArray[np.int64], counts: NDArray[np.int64]) -> torch.Tensor:
-        """Hidden vectors float32[m, hidden_dim] of lanes after their first `counts` applied events of the step."""
+        """Hidden vectors float32[m, output_dim] of lanes after their first `counts` applied events of the step."""
         if not len(self.hidden):
             return self.before[torch.from_numpy(lanes)]
         after = self.hidden[torch.from_numpy(np.maximum(self.ends[lanes] + counts - 1, 0))]
@@ -116,17 +126,24 @@ class SequenceEngine:
         lanes = len(states.events_seen)
         lane = rows.lane[applied]
         order, counts, rank = _by_lane(rows.lane, applied, lanes)
+        ends = np.zeros(lanes + 1, np.int64)
+        np.cumsum(counts, out=ends[1:])
+        items = item_rows(self.index, rows.item_key, rows.has_item)
+        recent = None
         with torch.inference_mode():
             before = self.model.hidden(states.tensors)
+            if RECENT in states.tensors:
+                recent = self._remember(states.tensors[RECENT], items[order], ends)
             if len(order):
-                x = self._inputs(rows, timeline)[torch.from_numpy(order)]
+                x = self._inputs(rows, items, timeline)[torch.from_numpy(order)]
                 hidden, tensors = self.model.scan(x, torch.from_numpy(counts), states.tensors)
+                if recent is not None:
+                    everyone = torch.arange(lanes, device=x.device)
+                    tensors[RECENT] = recent.at(everyone, torch.from_numpy(counts).to(x.device))
             else:
                 hidden, tensors = before[:0], dict(states.tensors)
         last_time = states.last_time.copy()
         np.maximum.at(last_time, lane, timeline.effective[applied])
-        ends = np.zeros(lanes + 1, np.int64)
-        np.cumsum(counts, out=ends[1:])
         return Stepped(
             timeline=timeline,
             applied=applied,
@@ -135,10 +152,15 @@ class SequenceEngine:
             ends=ends,
             before=before,
             rank=rank,
+            recent=recent,
         )
 
-    def _inputs(self, rows: StepRows, timeline: Timeline) -> torch.Tensor:
-        items = self.index.inputs(item_rows(self.index, rows.item_key, rows.has_item))
+    def _remember(self, before: torch.Tensor, items: NDArray[np.int64], ends: NDArray[np.int64]) -> RecentItems:
+        vocab = torch.from_numpy(self.index.vocabulary(items)).to(before.device)
+        return remember(before, vocab, torch.from_numpy(ends).to(before.device))
+
+    def _inputs(self, rows: StepRows, item_rows: NDArray[np.int64], timeline: Timeline) -> torch.Tensor:
+        items = self.index.inputs(item_rows)
         device = self.model.device
         time = torch.from_numpy(self._time_features(timeline.effective, timeline.gap)).to(device, non_blocking=True)
         action = torch.from_numpy(rows.action).to(device, non_blocking=True)

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from nextact_server.events.call import Filter, Want
+from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.sequence.index import ItemIndex
-from nextact_server.sequence.model import FIRST_ITEM, SequenceModel
+from nextact_server.sequence.model import SequenceModel
 from nextact_server.sequence.ranking import NO_ROW, top_items
 
 WANTS_QUERY = int(Want.EMBEDDING | Want.ITEMS)
@@ -24,10 +25,24 @@ class ItemRequest:
     seen: NDArray[np.int64] | None
 
 
-def embeddings(model: SequenceModel, hidden: torch.Tensor) -> torch.Tensor:
-    """User embeddings float32[n, item_dim]."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What ranking reads of n users: their embeddings, `query` float32[n, item_dim], and the last items that the model
+    wants to know, `recent` float32[n, reach], None where it wants none."""
+
+    query: torch.Tensor
+    recent: torch.Tensor | None
+
+    def take(self, users: NDArray[np.int64]) -> "Reading":
+        """The reading of some of the users."""
+        index = torch.from_numpy(users)
+        return Reading(self.query[index], None if self.recent is None else self.recent[index])
+
+
+def read(model: SequenceModel, hidden: torch.Tensor, recent: torch.Tensor | None) -> Reading:
+    """Read users' hidden vectors float32[n, output_dim] and last items."""
     with torch.inference_mode():
-        return model.query(hidden)
+        return Reading(model.query(hidden, recent), recent)
 
 
 def action_scores(model: SequenceModel, hidden: torch.Tensor) -> NDArray[np.float32]:
@@ -37,7 +52,7 @@ def action_scores(model: SequenceModel, hidden: torch.Tensor) -> NDArray[np.floa
 
 
 def next_items(
-    index: ItemIndex, query: torch.Tensor, requests: Sequence[ItemRequest], block: int = 256
+    index: ItemIndex, reading: Reading, requests: Sequence[ItemRequest], block: int = 256
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best items of each user: index rows int64[n, K] and log scores float32[n, K], K the largest top_k asked.
 
@@ -50,10 +65,12 @@ def next_items(
     plain = [at for at, request in enumerate(requests) if not request.filter.names_items]
     for start in range(0, len(plain), block):
         at = np.array(plain[start : start + block])
-        rows[at], scores[at] = _rank_all(index, query[torch.from_numpy(at)], [requests[i] for i in at.tolist()], k)
+        rows[at], scores[at] = _rank_all(index, reading.take(at), [requests[i].seen for i in at.tolist()], k)
     for at_one, request in enumerate(requests):
         if request.filter.names_items:
-            rows[at_one], scores[at_one] = _rank_some(index, query[at_one : at_one + 1], request, k)
+            allowed = admitted(index, request.filter, request.seen)
+            one = reading.take(np.array([at_one]))
+            rows[at_one], scores[at_one] = score_candidates(index, one, allowed, request.seen, k)
     if any(request.top_k < k for request in requests):
         beyond = np.arange(k)[None, :] >= np.array([request.top_k for request in requests])[:, None]
         rows[beyond], scores[beyond] = NO_ROW, -np.inf
@@ -61,12 +78,21 @@ def next_items(
 
 
 def score_candidates(
-    index: ItemIndex, query: torch.Tensor, candidates: NDArray[np.int64], k: int
+    index: ItemIndex, reading: Reading, candidates: NDArray[np.int64], seen: NDArray[np.int64] | None, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best k of the given index rows for one user, `query` float32[1, item_dim]."""
+    """The best k of the given index rows for one user, padded as `next_items` pads.
+
+    Their scores are those that they have among all items but the `seen` ones.
+    """
+    if not len(candidates):
+        return np.full(k, NO_ROW, np.int64), np.full(k, -np.inf, np.float32)
     with torch.inference_mode():
-        rows, scores = top_items(index, index.scores(query, candidates), candidates, k)
-    return rows[0], scores[0]
+        if not index.mixes_prior:
+            scores = index.logits(reading.query, candidates)
+        else:
+            scores = index.log_scores(reading.query, reading.recent, [seen])[:, torch.from_numpy(candidates)]
+        rows, best = top_items(index, scores, candidates, k)
+    return rows[0], best[0]
 
 
 def admitted(index: ItemIndex, wish: Filter, seen: NDArray[np.int64] | None) -> NDArray[np.int64]:
@@ -86,23 +112,10 @@ def admitted(index: ItemIndex, wish: Filter, seen: NDArray[np.int64] | None) -> 
 
 
 def _rank_all(
-    index: ItemIndex, query: torch.Tensor, requests: Sequence[ItemRequest], k: int
+    index: ItemIndex, reading: Reading, seen: Sequence[NDArray[np.int64] | None], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     with torch.inference_mode():
-        scores = index.scores(query, None)
-        for at, request in enumerate(requests):
-            if request.seen is not None and len(request.seen):
-                scores[at, torch.from_numpy(request.seen)] = -torch.inf
-        return top_items(index, scores, None, k)
-
-
-def _rank_some(
-    index: ItemIndex, query: torch.Tensor, request: ItemRequest, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    rows = admitted(index, request.filter, request.seen)
-    if not len(rows):
-        return np.full(k, NO_ROW, np.int64), np.full(k, -np.inf, np.float32)
-    return score_candidates(index, query, rows, k)
+        return top_items(index, index.log_scores(reading.query, reading.recent, seen), None, k)
 
 
 def wants_query(want: int) -> bool:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from nextact_server.events.hashing import hash_strings
 from nextact_server.events.key_table import KeyTable
 from nextact_server.sequence.card import ModelCard
-from nextact_server.sequence.model import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM, SequenceModel
+from nextact_server.sequence.config import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
+from nextact_server.sequence.model import SequenceModel
 
 
 class IndexFull(ValueError):
@@ -96,16 +97,42 @@ class ItemIndex:
             self._embed(np.array([row]), None)
             self._set_rankable(np.array([row]), np.zeros(1, np.bool_))
 
+    def vocabulary(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The model's vocabulary rows of the given rows' items, below FIRST_ITEM for those that were never trained on.
+
+        A trained item has the same number in both.
+        """
+        return self._vocab[rows]
+
     def inputs(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """What the given rows' items put into a step, float32[n, item_dim + kind_dim]."""
         return self._inputs[torch.from_numpy(rows)]
 
-    def scores(self, query: torch.Tensor, rows: NDArray[np.int64] | None) -> torch.Tensor:
-        """Log scores float32[n, items] of the given rows, or of all; -inf where an item cannot be ranked."""
+    def log_scores(
+        self, query: torch.Tensor, recent: torch.Tensor | None, seen: Sequence[NDArray[np.int64] | None]
+    ) -> torch.Tensor:
+        """Log scores float32[n, items] of all rows for n users; -inf where an item cannot be ranked or is seen.
+
+        `query` float32[n, item_dim] and `recent` as the model's heads give and take them; `seen[i]` are the rows that
+        are not offered to user i, None for none.
+        """
+        logits = self.logits(query, None)
+        for user, rows in enumerate(seen):
+            if rows is not None and len(rows):
+                logits[user, torch.from_numpy(rows)] = -torch.inf
+        return self._model.log_scores(logits, recent)
+
+    def logits(self, query: torch.Tensor, rows: NDArray[np.int64] | None) -> torch.Tensor:
+        """Logits float32[n, items] of the given rows, or of all; -inf where an item cannot be ranked."""
         if rows is None:
             return torch.addmm(self._bias[: self._size], query, self._vectors[: self._size].T)
         index = torch.from_numpy(rows)
         return torch.addmm(self._bias[index], query, self._vectors[index].T)
+
+    @property
+    def mixes_prior(self) -> bool:
+        """Whether an item's score depends on what else is offered, since the model mixes probabilities."""
+        return self._model.prior is not None
 
     @property
     def size(self) -> int:

@@ -1,69 +1,33 @@
-"""The recurrent next-action model: one step per event, heads that read the user's state.
+"""The next-action model: one step per event, heads that read the user's state.
 
-A GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997) over event vectors, with the tied output
-embedding of GRU4Rec's successors (Hidasi and Karatzoglou 2018): an item enters and is scored by one and the same
-vector, an id embedding plus a projection of its content. An item that was never trained on has the content part
-alone, which training prepares by dropping ids at random (DropoutNet, Volkovs et al. 2017).
+A recurrent cell over event vectors, with the tied output embedding of GRU4Rec's successors (Hidasi and Karatzoglou
+2018): an item enters and is scored by one and the same vector, an id embedding plus a projection of its content. An
+item that was never trained on has the content part alone, which training prepares by dropping ids at random
+(DropoutNet, Volkovs et al. 2017).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
-PADDING_ITEM: Final = 0
-UNKNOWN_ITEM: Final = 1
-NO_ITEM: Final = 2
-FIRST_ITEM: Final = 3
-"""Row of the first item of the vocabulary; the rows before it mean padding, an unknown item and no item at all."""
+from nextact_server.sequence.cells import build_cell
+from nextact_server.sequence.cells.packing import pack
+from nextact_server.sequence.config import (
+    FIRST_ACTION,
+    FIRST_ITEM,
+    SequenceConfig,
+)
+from nextact_server.sequence.prior import Prior
+from nextact_server.sequence.survival import BINS
 
-PADDING_ACTION: Final = 0
-UNKNOWN_ACTION: Final = 1
-FIRST_ACTION: Final = 2
-"""Index of the first known action; before it stand padding and any action the model never saw."""
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceConfig:
-    """Shape of a sequence model. `n_items` counts the vocabulary's rows with the three reserved ones."""
-
-    cell: Literal["gru", "lstm"]
-    actions: tuple[str, ...]
-    n_items: int
-    time_dim: int
-    item_dim: int = 64
-    hidden_dim: int = 256
-    content_dim: int = 384
-    action_dim: int = 16
-    kind_dim: int = 8
-    event_content_dim: int = 32
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that no model can have. Raises ValueError naming the field and the value."""
-        if self.cell not in ("gru", "lstm"):
-            raise ValueError(f"cell is {self.cell!r}; it must be 'gru' or 'lstm'")
-        if not self.actions or len(set(self.actions)) != len(self.actions) or "" in self.actions:
-            raise ValueError(f"actions are {list(self.actions)!r}; they must be one or more different, non-empty names")
-        if self.n_items < FIRST_ITEM:
-            raise ValueError(f"n_items is {self.n_items}; the {FIRST_ITEM} reserved rows are counted, so at least that")
-        widths = ("time_dim", "item_dim", "hidden_dim", "content_dim", "action_dim", "kind_dim", "event_content_dim")
-        for name in widths:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
-
-    @property
-    def input_dim(self) -> int:
-        """Width of one event's input to the recurrent cell."""
-        return self.item_dim + self.kind_dim + self.action_dim + self.time_dim + self.event_content_dim
+RECENT: Final = "recent"
+"""Name of the state tensor that holds a user's last items."""
 
 
 class SequenceModel(nn.Module):
@@ -82,18 +46,33 @@ class SequenceModel(nn.Module):
         self.id_bias = nn.Embedding(config.n_items, 1)
         self.content_bias = nn.Linear(config.content_dim, 1)
         self.kind_embedding = nn.Embedding(FIRST_ITEM + 1, config.kind_dim)
-        self.action_embedding = nn.Embedding(FIRST_ACTION + len(config.actions), config.action_dim)
+        if config.actions:
+            self.action_embedding = nn.Embedding(FIRST_ACTION + len(config.actions), config.action_dim)
+            self.to_actions = nn.Linear(config.output_dim, len(config.actions))
         self.event_content = nn.Linear(config.content_dim, config.event_content_dim)
-        cell = nn.GRU if config.cell == "gru" else nn.LSTM
-        self.recurrent: nn.GRU | nn.LSTM = cell(config.input_dim, config.hidden_dim)
-        self.to_query = nn.Linear(config.hidden_dim, config.item_dim)
-        self.to_actions = nn.Linear(config.hidden_dim, len(config.actions))
-        self.dropout = nn.Dropout(config.dropout)
+        self.cell = build_cell(config)
+        self.to_query = nn.Linear(config.output_dim, config.item_dim)
+        if config.last_item_skip:
+            self.last_item = nn.Embedding(config.n_items, config.item_dim)
+            nn.init.zeros_(self.last_item.weight)
+        if config.horizon_s is not None:
+            self.to_next = nn.Linear(config.output_dim, BINS)
+        self.prior = Prior(config.prior, config.n_items) if config.prior else None
+        self.dropout = nn.Dropout(config.input_dropout)
         self.nothing_said: Tensor
         self.register_buffer("nothing_said", torch.zeros(1, config.event_content_dim), persistent=False)
         nn.init.normal_(self.item_embedding.weight, std=config.item_dim**-0.5)
         nn.init.normal_(self.item_content.weight, std=config.item_dim**-0.5)
         nn.init.zeros_(self.id_bias.weight)
+
+    def add_prior(self, prior: Prior) -> None:
+        """Mix the counted transitions of `prior` into the scores from now on."""
+        self.config = replace(self.config, prior=prior.config)
+        self.prior = prior
+
+    def calibrate(self, *, action_temperature: float) -> None:
+        """Divide the action logits by `action_temperature` from now on (Guo et al. 2017)."""
+        self.config = replace(self.config, action_temperature=action_temperature)
 
     @property
     def device(self) -> torch.device:
@@ -101,9 +80,13 @@ class SequenceModel(nn.Module):
         return self.to_query.weight.device
 
     def state_spec(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of one user's state; all are float32, and a new user's are zero."""
-        names = ("h",) if self.config.cell == "gru" else ("h", "c")
-        return dict.fromkeys(names, (self.config.hidden_dim,))
+        """Name and shape of every tensor of one user's state; all are float32, and a new user's are zero.
+
+        The cell's own, and RECENT where the heads need to know the user's last items: vocabulary rows, the last first,
+        0 where there were fewer.
+        """
+        spec = self.cell.state_spec()
+        return spec | {RECENT: (self.config.remembered_items,)} if self.config.remembered_items else spec
 
     def initial_state(self, users: int) -> dict[str, Tensor]:
         """Return the state of `users` users without events."""
@@ -111,12 +94,12 @@ class SequenceModel(nn.Module):
         return {name: weight.new_zeros((users, *shape)) for name, shape in self.state_spec().items()}
 
     def initial_hidden(self) -> Tensor:
-        """Return the hidden vector, float32[1, hidden_dim], of a user without events."""
+        """Return the hidden vector, float32[1, output_dim], of a user without events."""
         return self.hidden(self.initial_state(1))
 
     def hidden(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return what the heads read, float32[users, hidden_dim]; after a scan it equals the user's last output row."""
-        return state["h"]
+        """Return what the heads read, float32[users, output_dim]; after a scan it equals the user's last output row."""
+        return self.cell.hidden(state)
 
     def item_vectors(self, vocab_index: Tensor, content: Tensor, has_content: Tensor) -> Tensor:
         """Return float32[n, item_dim]: id embedding, where trained, plus projected content, where there is any.
@@ -147,7 +130,7 @@ class SequenceModel(nn.Module):
         `item_vec` float32[n, item_dim] from `item_vectors`; `vocab_index` int64[n], of which only the kind counts
         here (padding, unknown, none, known); `action` int64[n], 0 padding, 1 unknown, then `actions` in order; `time`
         float32[n, time_dim]; `event_content` float32[n, content_dim] of the event's own text or image, read where
-        `has_event_content` bool[n]; both None where no event has any.
+        `has_event_content` bool[n]; both None where no event has any. A model without actions or times ignores them.
         """
         item = self.item_inputs(item_vec, vocab_index)
         return self.event_inputs(item, action, time, event_content, has_event_content)
@@ -166,69 +149,74 @@ class SequenceModel(nn.Module):
         has_event_content: Tensor | None = None,
     ) -> Tensor:
         """Return `inputs` with the item's part, `item_inputs`, given; the rest as there."""
-        done = F.embedding(action, self.action_embedding.weight)
         if event_content is None or has_event_content is None:
             said = self.nothing_said.expand(item_inputs.shape[0], -1)
         else:
             said = torch.where(has_event_content[:, None], self.event_content(event_content), 0.0)
-        return torch.cat((item_inputs, done, time, said), dim=1)
+        parts = [item_inputs]
+        if self.config.actions:
+            parts.append(F.embedding(action, self.action_embedding.weight))
+        if self.config.uses_time:
+            parts.append(time)
+        return torch.cat((*parts, said), dim=1)
 
     def scan(self, x: Tensor, lengths: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Apply each user's events in order; return every event's hidden vector and the users' new states.
 
         `x` float32[n, input_dim] holds user 0's rows in order, then user 1's, and so on; `lengths` int64[U] sums to
-        n; `state` as `state_spec` says with U rows. Returns float32[n, hidden_dim] in the order of `x`, and the new
-        state; a user with length 0 keeps the old one. Equal to one step per event, to 1e-5.
+        n; `state` as `state_spec` says with U rows. Returns float32[n, output_dim] in the order of `x`, and the new
+        state; a user with length 0 keeps the old one, and RECENT is left as it was (see `recent.remember`). Equal to
+        one step per event, to 1e-5.
         """
         if x.shape[0] == 0:
-            return x.new_zeros((0, self.config.hidden_dim)), dict(state)
+            return x.new_zeros((0, self.config.output_dim)), dict(state)
         lengths = lengths.cpu()
         if x.shape[0] == lengths.shape[0] and int(lengths.min()) == 1:
-            return self._step(x, state)
-        return self._scan_packed(x, lengths, state)
+            hidden, after = self.step(state, x)
+            return hidden, after
+        packing = pack(lengths, x.device)
+        own = self.cell.state_spec()
+        start = {name: state[name][packing.users] for name in own}
+        output, end = self.cell.scan(self._dropped(x[packing.source]), packing, start)
+        advanced = {name: state[name].index_copy(0, packing.users, end[name]) for name in own}
+        return output[packing.target], dict(state) | advanced
 
-    def _step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        weights: tuple[Tensor, Tensor, Tensor, Tensor] = self.recurrent.all_weights[0]  # type: ignore[assignment]
-        x = self._dropped(x)
-        if self.config.cell == "gru":
-            h = torch.gru_cell(x, state["h"], *weights)
-            return h, {"h": h}
-        h, c = torch.lstm_cell(x, (state["h"], state["c"]), *weights)
-        return h, {"h": h, "c": c}
+    def step(self, state: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Apply one event per user, `x` float32[users, input_dim]; return hidden vectors and new states as `scan`."""
+        hidden, advanced = self.cell.step(state, self._dropped(x))
+        return hidden, dict(state) | advanced
 
-    def _scan_packed(self, x: Tensor, lengths: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        # The packed layout is built directly: step by step, the longest user first, without a padded copy in between.
-        order = torch.argsort(lengths, descending=True, stable=True)
-        active = order[: int((lengths > 0).sum())]
-        batch_sizes = torch.bincount(lengths, minlength=int(lengths.max()) + 1).flip(0).cumsum(0).flip(0)[1:]
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(order.shape[0])
-        user = torch.repeat_interleave(torch.arange(lengths.shape[0]), lengths)
-        step = torch.arange(x.shape[0]) - (lengths.cumsum(0) - lengths)[user]
-        packed_row = (batch_sizes.cumsum(0) - batch_sizes)[step] + rank[user]
-        source = torch.empty_like(packed_row)
-        source[packed_row] = torch.arange(x.shape[0])
+    def query(self, hidden: Tensor, recent: Tensor | None = None) -> Tensor:
+        """Return the user embedding, float32[n, item_dim]; an item's logit is query . item_vector + item_bias.
 
-        device = x.device
-        active, source, packed_row = active.to(device), source.to(device), packed_row.to(device)
-        packed = PackedSequence(self.dropout(x[source]), batch_sizes)
-        start = {name: tensor[active][None] for name, tensor in state.items()}
-        if self.config.cell == "gru":
-            output, h = self.recurrent(packed, start["h"])
-            end = {"h": h}
-        else:
-            output, (h, c) = self.recurrent(packed, (start["h"], start["c"]))
-            end = {"h": h, "c": c}
-        advanced = {name: tensor.index_copy(0, active, end[name][0]) for name, tensor in state.items()}
-        return output.data[packed_row], advanced
+        `recent` float32[n, reach] as the states name it, read by a model with a skip from the last item.
+        """
+        query = F.linear(hidden, self.to_query.weight, self.to_query.bias)
+        if self.config.last_item_skip:
+            assert recent is not None
+            query = query + F.embedding(recent[:, 0].long(), self.last_item.weight)
+        return query
 
-    def query(self, hidden: Tensor) -> Tensor:
-        """Return the user embedding, float32[n, item_dim]; an item's logit is query . item_vector + item_bias."""
-        return F.linear(self._dropped(hidden), self.to_query.weight, self.to_query.bias)
+    def log_scores(self, logits: Tensor, recent: Tensor | None, columns: Tensor | None = None) -> Tensor:
+        """Return the items' log scores, float32[n, C], of logits that are -inf where an item is not offered.
+
+        With a prior they are log probabilities over what is offered, else the logits themselves; see `Prior.mix`.
+        """
+        if self.prior is None:
+            return logits
+        assert recent is not None
+        return self.prior.mix(logits, recent, columns)
 
     def action_logits(self, hidden: Tensor) -> Tensor:
-        """Return float32[n, len(actions)], logits of the next event's action over the known actions."""
-        return F.linear(self._dropped(hidden), self.to_actions.weight, self.to_actions.bias)
+        """Return float32[n, len(actions)], calibrated logits of the next event's action over the known actions."""
+        if not self.config.actions:
+            return hidden.new_zeros((hidden.shape[0], 0))
+        logits = F.linear(hidden, self.to_actions.weight, self.to_actions.bias)
+        return logits / self.config.action_temperature
+
+    def next_logits(self, hidden: Tensor) -> Tensor:
+        """Return float32[n, BINS], hazard logits of the time to the next event, of a model with a horizon."""
+        return F.linear(hidden, self.to_next.weight, self.to_next.bias)
 
     def _dropped(self, x: Tensor) -> Tensor:
         # Calling a module costs more than the step of one user; when serving there is nothing to drop.

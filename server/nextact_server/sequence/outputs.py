@@ -6,19 +6,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextact_server.events.call import CallOptions, Per, Predictions, Want
 from nextact_server.events.status import is_recorded
+from nextact_server.sequence.config import FIRST_ITEM, UNKNOWN_ITEM
 from nextact_server.sequence.engine import SequenceEngine, Stepped
-from nextact_server.sequence.heads import ItemRequest, action_scores, embeddings, next_items, wants_query
+from nextact_server.sequence.heads import ItemRequest, action_scores, next_items, read, wants_query
 from nextact_server.sequence.index import item_rows
 from nextact_server.sequence.merge import Merged
-from nextact_server.sequence.model import FIRST_ITEM, UNKNOWN_ITEM
+from nextact_server.sequence.next_event import next_event
 from nextact_server.storage.seam import Store
 
-WANT_ACTIONS, WANT_ITEMS = int(Want.ACTIONS), int(Want.ITEMS)
+WANT_ACTIONS, WANT_ITEMS, WANT_NEXT = int(Want.ACTIONS), int(Want.ITEMS), int(Want.NEXT)
 STATELESS = -1
 """Ordinal of a user whose past the caller brought."""
 
@@ -109,21 +109,25 @@ class Reader:
         wanted = 0
         for want in {option.want for option in options}:
             wanted |= want
-        query = embeddings(self._engine.model, hidden) if wants_query(wanted) else None
+        model = self._engine.model
+        reading = read(model, hidden, stepped.recent_at(lane, count)) if wants_query(wanted) else None
         predictions = Predictions(
             call=calls,
             row=rows,
             events_seen=stepped.states.events_seen[lane] - np.diff(stepped.ends)[lane] + count,
-            embedding=None if query is None else query.cpu().numpy(),
+            embedding=None if reading is None else reading.query.cpu().numpy(),
             actions=action_scores(self._engine.model, hidden) if wanted & WANT_ACTIONS else None,
+            next=next_event(model, hidden, merged, rows, stepped.timeline.effective[at])
+            if wanted & WANT_NEXT
+            else None,
         )
         if not wanted & WANT_ITEMS:
             return predictions
-        assert query is not None
+        assert reading is not None
         ranked = np.flatnonzero([option.want & WANT_ITEMS for option in options])
         kept = is_recorded(status[touched.rows])
         requests = [self._request(merged, touched, kept, int(at[i]), options[i]) for i in ranked.tolist()]
-        best, scores = next_items(self._engine.index, query[torch.from_numpy(ranked)], requests)
+        best, scores = next_items(self._engine.index, reading.take(ranked), requests)
         item_columns = np.full((len(at), best.shape[1]), -1, np.int64)
         score_columns = np.full((len(at), best.shape[1]), -np.inf, np.float32)
         item_columns[ranked], score_columns[ranked] = best, scores
@@ -193,4 +197,5 @@ def _part(whole: Predictions, start: int, stop: int, first_call: int, offset: in
         actions=cut(whole.actions),
         item_rows=cut(whole.item_rows),
         item_scores=cut(whole.item_scores),
+        next=None if whole.next is None else whole.next.part(start, stop),
     )

@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextact_server.events.call import Answer, Arrival, Filter, Predictions
@@ -20,9 +19,10 @@ from nextact_server.events.identity import UserDirectory
 from nextact_server.events.status import OPEN, Status, is_recorded
 from nextact_server.sequence.arena import NOWHERE, UserStates
 from nextact_server.sequence.engine import SequenceEngine
-from nextact_server.sequence.heads import ItemRequest, admitted, embeddings, next_items, score_candidates
+from nextact_server.sequence.heads import ItemRequest, admitted, next_items, read, score_candidates
 from nextact_server.sequence.journal import Journal, StoreUnavailable
 from nextact_server.sequence.merge import Merged, merge
+from nextact_server.sequence.model import RECENT
 from nextact_server.sequence.outputs import STATELESS, Reader, Touched, split
 from nextact_server.sequence.records import Verdict, contents, event_rows, repeated, step_rows
 from nextact_server.sequence.residency import Residency
@@ -301,8 +301,8 @@ class SequenceStage:
             states = self._residency.arena.gather(self._residency.bring(user, self._journal.durable))
         else:
             states = self._engine.initial(1)
-        with torch.inference_mode():
-            query = embeddings(self._engine.model, self._engine.model.hidden(states.tensors))
+        model = self._engine.model
+        reading = read(model, model.hidden(states.tensors), states.tensors.get(RECENT))
         seen = self._reader.seen(int(user[0]), work.filter.exclude_seen)
         index = self._engine.index
         if work.candidates:
@@ -311,9 +311,9 @@ class SequenceStage:
                 wish = replace(wish, include=tuple(set(work.candidates) & set(work.filter.include)))
             allowed = admitted(index, wish, seen) if wish.include else np.zeros(0, np.int64)
             top_k = min(work.top_k or len(allowed), len(allowed))
-            rows, scores = score_candidates(index, query, allowed, top_k) if top_k else _nothing()
+            rows, scores = score_candidates(index, reading, allowed, seen, top_k) if top_k else _nothing()
         else:
-            ranked, ranked_scores = next_items(index, query, [ItemRequest(work.top_k, work.filter, seen)])
+            ranked, ranked_scores = next_items(index, reading, [ItemRequest(work.top_k, work.filter, seen)])
             rows, scores = ranked[0], ranked_scores[0]
         kept = rows >= 0
         return Ranked(rows[kept], scores[kept], int(states.events_seen[0]), self._journal.last)

@@ -4,77 +4,72 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from nextact_server.sequence.config import CellName
+from nextact_server.training.data_config import AnyData, AnySplit, LeaveOneOut, Section, SequenceData, UserSplit
 
 
 class ConfigError(ValueError):
     """A training configuration that cannot be used; the message names the file and the field."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ModelSettings(Section):
+    """Shape of the model; see SequenceConfig for what each cell reads of it."""
+
+    cell: CellName = "gated"
+    item_dim: int = Field(default=128, ge=1)
+    hidden_dim: int = Field(default=184, ge=1)
+    layers: int = Field(default=2, ge=1)
+    model_dim: int = Field(default=128, ge=1)
+    feed_forward: int = Field(default=2, ge=1)
+    window: int = Field(default=50, ge=1)
+    attention_heads: int = Field(default=2, ge=1)
+    input_dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    last_item_skip: bool = False
+    horizon_s: float | None = Field(default=None, gt=0.0)
+    """Foretell when the next event comes, and whether within this many seconds; not of data without times."""
 
 
-class MovieLensData(_Section):
-    """A MovieLens "latest" folder, relative to the configuration file."""
+class PriorSettings(Section):
+    """Counted transitions, mixed into the next-item scores: see `sequence/prior.py` and `training/transitions.py`."""
 
-    kind: Literal["movielens"]
-    folder: Path
-
-
-class EventData(_Section):
-    """One's own events in the contract's columns; paths are relative to the configuration file."""
-
-    kind: Literal["events"]
-    files: tuple[Path, ...]
-    items: Path | None = None
-    name: str = "own events"
-    licence: str = "own data"
-    actions: tuple[str, ...] = ()
-    """Known actions; empty: all that occur among the training users, the most frequent first."""
-    item_targets: tuple[str, ...] = ()
-    """Actions whose item is a next item to foretell; empty: all actions."""
+    weight: float = Field(default=0.2, gt=0.0, lt=1.0)
+    decay: float = Field(default=0.6, ge=0.0, le=1.0)
+    reach: int = Field(default=5, ge=1)
+    span: int = Field(default=3, ge=1)
+    """Pairs up to so many steps apart are counted, each step further `span_decay` times less."""
+    span_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    backward: float = Field(default=0.5, ge=0.0)
+    """What a pair counts in the opposite order."""
+    successors: int = Field(default=200, ge=1, le=200)
 
 
-class SplitSettings(_Section):
-    """Which users take part in what, by sha256(user) mod `modulus`."""
-
-    modulus: int = Field(default=10, ge=2)
-    excluded: tuple[int, ...] = (0,)
-    """Users never trained on: the final evaluation is theirs."""
-    validation: tuple[int, ...] = (1,)
-    """Training users held out while the number of epochs is chosen; the shipped model is trained on them too."""
-    judged_part: float = Field(default=0.2, gt=0.0, le=1.0)
-    """The part of a user's events, from the end, that is foretold in validation and evaluation."""
-
-    @model_validator(mode="after")
-    def _apart(self) -> SplitSettings:
-        if set(self.excluded) & set(self.validation):
-            raise ValueError("excluded and validation share a residue")
-        return self
-
-
-class ModelSettings(_Section):
-    """Shape of the model."""
-
-    cell: Literal["gru", "lstm"] = "gru"
-    item_dim: int = Field(default=64, ge=1)
-    hidden_dim: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
-
-
-class FitSettings(_Section):
+class FitSettings(Section):
     """How it is trained."""
 
     seed: int = 0
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=6, ge=1)
-    learning_rate: float = Field(default=4e-3, gt=0.0)
-    weight_decay: float = Field(default=0.01, ge=0.0)
-    window: int = Field(default=100, ge=2)
-    windows_per_batch: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0.0)
+    warmup: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Part of the epochs in which the learning rate rises; in the rest it falls as a cosine."""
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    average: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay per step of the running average of the weights, which is what is judged and kept; 0: the last ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products; the weights, the recurrence and the losses stay float32."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    sampled_items: int = Field(default=0, ge=0)
+    """Candidates drawn per batch by popularity, logQ-corrected; 0: the softmax goes over the whole catalogue."""
+    window: int = Field(default=200, ge=2)
+    batch_events: int = Field(default=6400, ge=1)
+    """Events in a batch, gaps between windows of different length counted."""
+    validate_every: int = Field(default=1, ge=1)
     min_item_count: int = Field(default=1, ge=1)
     """Items with fewer training events get no id of their own and live by their content."""
     input_id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -84,12 +79,13 @@ class FitSettings(_Section):
     unknown_rate: float = Field(default=0.02, ge=0.0, lt=1.0)
     """Part of the events whose item is replaced by the unknown item, without content."""
     action_weight: float = Field(default=1.0, ge=0.0)
+    next_weight: float = Field(default=0.5, ge=0.0)
     use_content: bool = True
     refit: bool = True
     """Train again on all training users for the epochs that validation chose."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """A whole run."""
 
     name: str = "next_action"
@@ -97,14 +93,29 @@ class TrainingConfig(_Section):
     exclude_seen: bool = True
     record_training_users: bool = False
     """Write the training users' ids into the card; only for public data."""
-    data: Annotated[MovieLensData | EventData, Field(discriminator="kind")]
-    split: SplitSettings = SplitSettings()
+    data: AnyData
+    split: AnySplit = UserSplit()
     model: ModelSettings = ModelSettings()
     fit: FitSettings = FitSettings()
+    prior: PriorSettings | None = None
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split_by_user(cls, value: object) -> object:
+        return {"kind": "users", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _targets_are_asked_for(self) -> TrainingConfig:
+        if isinstance(self.data, SequenceData) and self.data.targets and not isinstance(self.split, LeaveOneOut):
+            raise ValueError('data.targets is judged by split.kind = "leave-one-out" only')
+        return self
 
 
 def load_config(path: Path) -> TrainingConfig:
-    """Read a TOML configuration. Raises ConfigError naming the file and the field."""
+    """Read a TOML configuration; ${NAME} in a path of [data] is an environment variable.
+
+    Raises ConfigError naming the file and the field, or the variable that is not set.
+    """
     try:
         return TrainingConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -113,4 +124,5 @@ def load_config(path: Path) -> TrainingConfig:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {field}: {first['msg']}" if field else f"{path}: {first['msg']}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -67,17 +68,19 @@ class ContentStore:
         self.encoder = text_encoder_version() if encoder is None else encoder
         self._path = path
         self._load = load
-        self._dim = dim
+        self.dim = dim
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return float32[n, dim], one row per text in order."""
+        if not texts:
+            return np.empty((0, self.dim), dtype=np.float32)
         keys = [hashlib.sha256(f"{self.encoder}\n{text}".encode()).hexdigest() for text in texts]
         known = self._read()
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:
             known.update(zip(missing, self._encode(list(missing.values())), strict=True))
             self._write(known)
-        out = np.empty((len(keys), self._dim), dtype=np.float32)
+        out = np.empty((len(keys), self.dim), dtype=np.float32)
         for row, key in enumerate(keys):
             out[row] = known[key]
         return out
@@ -85,7 +88,7 @@ class ContentStore:
     def _encode(self, texts: list[str]) -> Vectors:
         run = self._load()
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        out = np.empty((len(texts), self._dim), dtype=np.float32)
+        out = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(by_length), _BATCH):
             rows = by_length[start : start + _BATCH]
             out[rows] = run([texts[i] for i in rows])
@@ -99,6 +102,7 @@ class ContentStore:
 
     def _write(self, known: dict[str, Vectors]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial.npz")
+        # Runs side by side share the file: each writes a whole one of its own and puts it in place.
+        partial = self._path.with_suffix(f".{os.getpid()}.npz")
         np.savez(partial, keys=np.array(list(known)), vectors=np.stack(list(known.values())))
         partial.replace(self._path)

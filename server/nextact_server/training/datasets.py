@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,17 @@ import polars as pl
 TIE_RULE: Final = "equal times of a user are ordered by sha256 of 'user,item', then by action and text"
 
 COLUMNS: Final = ("user_id", "anonymous", "action", "item_id", "event_time", "text")
-"""Columns of `Dataset.events`; `anonymous` says that user_id holds an anonymous id. item_id and text may be null."""
+"""Columns of `Dataset.events`; `anonymous` says that user_id holds an anonymous id. item_id and text may be null.
 
-_TIME: Final = pl.Datetime("us", "UTC")
+So may be action and event_time where the data has none.
+"""
+
+TIME: Final = pl.Datetime("us", "UTC")
+"""Type of event_time."""
+
+_TEXTS: Final = ("user_id", "anonymous_id", "action", "item_id", "text")
+_EVENT_NEEDS: Final = (("user_id", "anonymous_id"), ("action",), ("event_time",))
+_ITEM_NEEDS: Final = (("item_id",),)
 
 
 class DataError(ValueError):
@@ -25,13 +33,22 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Events in order (see `in_order`), the text of each item of the catalogue, and where they came from."""
+    """Events, each user's in one run and in order, the text of each item of the catalogue, and where they came from.
+
+    `attributes`, where items have such, has the columns item_id, attribute and count, all as text but the last.
+    `targets` are events that came after the end of the data, like `events`. Without `uses_time` the events have no
+    times worth the name, without `uses_actions` no actions. `sha256` is over all files that training reads.
+    """
 
     name: str
     events: pl.DataFrame
     items: dict[str, str]
     sha256: str
     licence: str
+    attributes: pl.DataFrame | None = None
+    targets: pl.DataFrame | None = None
+    uses_time: bool = True
+    uses_actions: bool = True
 
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
@@ -39,11 +56,29 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
 
     File order must not decide, because files are often sorted by item, and a model would learn that.
     """
-    pairs = zip(events["user_id"], events["item_id"], strict=True)
+    moment = ("user_id", "anonymous", "event_time")
+    ordered = events.select(COLUMNS).sort(moment, maintain_order=True)
+    as_before = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in moment)
+    as_before = as_before & (pl.int_range(pl.len()) > 0)
+    tied = ordered.select(as_before | as_before.shift(-1, fill_value=False)).to_series().arg_true()
+    if tied.is_empty():
+        return ordered
+    pairs = ordered[tied].select("user_id", "item_id").iter_rows()
     ties = [hashlib.sha256(f"{user},{item or ''}".encode()).digest() for user, item in pairs]
-    keys = ("user_id", "anonymous", "event_time", "tie", "action", "text")
-    with_tie = events.with_columns(pl.Series("tie", ties, pl.Binary))
-    return with_tie.sort(keys, maintain_order=True).select(COLUMNS)
+    hashed = pl.DataFrame({"row": tied, "tie": ties}, schema={"row": pl.UInt32, "tie": pl.Binary})
+    with_tie = ordered.with_row_index("row").join(hashed, on="row", how="left")
+    return with_tie.sort((*moment, "tie", "action", "text"), maintain_order=True).select(COLUMNS)
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Return the sha256 of the files' bytes, one after another. Raises DataError naming one that cannot be read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def load_events(files: Sequence[Path], items: Path | None = None, *, name: str, licence: str) -> Dataset:
@@ -55,41 +90,45 @@ def load_events(files: Sequence[Path], items: Path | None = None, *, name: str, 
     """
     if not files:
         raise DataError("data.files is empty; name at least one file of events")
-    digest = hashlib.sha256()
-    tables = []
-    for path in files:
-        tables.append(_checked(path, _read(path)))
-        digest.update(path.read_bytes())
-    catalogue: dict[str, str] = {}
-    if items is not None:
-        catalogue = _read_items(items)
-        digest.update(items.read_bytes())
-    return Dataset(name, in_order(pl.concat(tables)), catalogue, digest.hexdigest(), licence)
+    events = in_order(pl.concat([_checked(path, _read(path, _EVENT_NEEDS)) for path in files]))
+    if events.is_empty():
+        raise DataError(f"{', '.join(map(str, files))}: there is no event")
+    catalogue = {} if items is None else _read_items(items)
+    return Dataset(name, events, catalogue, fingerprint([*files, *([] if items is None else [items])]), licence)
 
 
-def _read(path: Path) -> pl.DataFrame:
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet,
-        ".csv": partial(pl.read_csv, infer_schema_length=None),
-        ".jsonl": partial(pl.read_ndjson, infer_schema_length=None),
+def _read(path: Path, needs: Sequence[Sequence[str]]) -> pl.DataFrame:
+    """Read the columns that are used here; others, images among them, are never loaded.
+
+    Of each of `needs`, which are alternatives, one must be there.
+    """
+    # Ids are text even where they look like numbers: 007 is not 7.
+    text = dict.fromkeys(_TEXTS, pl.String)
+    scanners: dict[str, Callable[[Path], pl.LazyFrame]] = {
+        ".parquet": partial(pl.scan_parquet, glob=False),
+        ".csv": partial(pl.scan_csv, infer_schema_length=None, schema_overrides=text, glob=False),
+        ".jsonl": partial(pl.scan_ndjson, infer_schema_length=None),
     }
     ending = path.suffix.lower()
-    if ending not in readers:
-        raise DataError(f"{path}: ending {path.suffix!r} is not one of {', '.join(readers)}")
+    if ending not in scanners:
+        raise DataError(f"{path}: ending {path.suffix!r} is not one of {', '.join(scanners)}")
     try:
-        return readers[ending](path)
+        table = scanners[ending](path)
+        there = table.collect_schema().names()
+        for names in needs:
+            if not set(names) & set(there):
+                raise DataError(f"{path}: column {' or '.join(map(repr, names))} is missing; it has {there}")
+        return table.select([name for name in there if name in (*_TEXTS, "event_time")]).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: cannot be read as {ending[1:]}: {error}") from error
 
 
 def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
-    if "user_id" not in table.columns and "anonymous_id" not in table.columns:
-        raise DataError(f"{path}: column 'user_id' (or 'anonymous_id') is missing; it has {table.columns}")
-    user, visitor = (_text(path, table, name) for name in ("user_id", "anonymous_id"))
+    user, visitor = _text(path, table, "user_id"), _text(path, table, "anonymous_id")
     known = user.fill_null("") != ""
     who = user.zip_with(known, visitor).alias("user_id")
     _require(path, "user_id", who.fill_null("") != "", who)
-    action = _text(path, table, "action", required=True)
+    action = _text(path, table, "action")
     _require(path, "action", action.fill_null("") != "", action)
     return pl.DataFrame(
         {
@@ -103,10 +142,8 @@ def _checked(path: Path, table: pl.DataFrame) -> pl.DataFrame:
     ).select(COLUMNS)
 
 
-def _text(path: Path, table: pl.DataFrame, name: str, *, required: bool = False) -> pl.Series:
+def _text(path: Path, table: pl.DataFrame, name: str) -> pl.Series:
     if name not in table.columns:
-        if required:
-            raise DataError(f"{path}: column {name!r} is missing; it has {table.columns}")
         return pl.Series(name, [None] * table.height, dtype=pl.String)
     column = table[name]
     if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
@@ -116,24 +153,22 @@ def _text(path: Path, table: pl.DataFrame, name: str, *, required: bool = False)
 
 def _times(path: Path, table: pl.DataFrame) -> pl.Series:
     name = "event_time"
-    if name not in table.columns:
-        raise DataError(f"{path}: column {name!r} is missing; it has {table.columns}")
     column = table[name]
     if isinstance(column.dtype, pl.Datetime):
         times = column.dt.replace_time_zone("UTC") if column.dtype.time_zone is None else column
     elif column.dtype == pl.String:
         times = column.str.to_datetime(time_zone="UTC", time_unit="us", strict=False)
     elif column.dtype.is_numeric():
-        times = (column.cast(pl.Float64) * 1e6).round().cast(pl.Int64, strict=False).cast(_TIME)
+        times = (column.cast(pl.Float64) * 1e6).round().cast(pl.Int64, strict=False).cast(TIME)
     else:
         raise DataError(f"{path}: column {name!r} is {column.dtype}; it must be a timestamp, ISO 8601 or epoch seconds")
     _require(path, name, times.is_not_null(), column)
-    return times.cast(_TIME)
+    return times.cast(TIME)
 
 
 def _read_items(path: Path) -> dict[str, str]:
-    table = _read(path)
-    ids = _text(path, table, "item_id", required=True)
+    table = _read(path, _ITEM_NEEDS)
+    ids = _text(path, table, "item_id")
     _require(path, "item_id", ids.fill_null("") != "", ids)
     return dict(zip(ids.to_list(), _text(path, table, "text").fill_null("").to_list(), strict=True))
 

@@ -1,4 +1,4 @@
-"""Training of a sequence model: epochs, early stopping, a log."""
+"""Training of a sequence model: epochs, early stopping, a log, and going on after a stop."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nextact_server.features.time import TIME_DIM
-from nextact_server.sequence.model import FIRST_ITEM, SequenceConfig, SequenceModel
-from nextact_server.training.batches import BatchLoss, Windows, cut, shuffled
+from nextact_server.sequence.config import FIRST_ITEM, SequenceConfig
+from nextact_server.sequence.model import SequenceModel
+from nextact_server.training.batches import BatchLoss
 from nextact_server.training.config import FitSettings, ModelSettings
+from nextact_server.training.curves import Curves
+from nextact_server.training.judging import judge
 from nextact_server.training.metrics import item_metrics
-from nextact_server.training.scoring import ModelScorer, first_judged, judge, vocabulary_rows
+from nextact_server.training.prepare import Judged
+from nextact_server.training.resume import Saved, load_run, save_run
+from nextact_server.training.scoring import ModelScorer, vocabulary_rows
 from nextact_server.training.sequences import ABSENT, Catalogue, Int64, Sequences
 from nextact_server.training.task import Task
+from nextact_server.training.windows import Windows, batches, cut
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One line of the log. Validation figures are NaN where there was nothing to validate on."""
+    """One line of the log. Validation figures are NaN where nothing was validated."""
 
     epoch: int
     seconds: float
     item_loss: float
     action_loss: float
+    next_loss: float
     ndcg_at_10: float
     hr_at_10: float
     action_accuracy: float
@@ -52,7 +59,7 @@ class Fitted:
 def fit(
     task: Task,
     train: Sequences,
-    validation: Sequences | None,
+    validation: Judged | None,
     shape: ModelSettings,
     settings: FitSettings,
     log_file: Path,
@@ -60,85 +67,164 @@ def fit(
     console: Console | None = None,
     stop_after: int | None = None,
     label: str = "training",
+    run_key: str = "",
+    end_us: Int64 | int | None = None,
 ) -> Fitted:
     """Train on `train`; with `validation`, keep the epoch of the best NDCG@10 there and stop when it no longer rises.
 
-    AdamW (Loshchilov and Hutter 2019) on a one-cycle schedule (Smith and Topin 2019) over `settings.epochs`, of which
-    only `stop_after` are run where given. The same seed and number of threads give the same weights. One CSV line per
-    epoch.
+    AdamW (Loshchilov and Hutter 2019) on one cycle of the learning rate over `settings.epochs`, of which only
+    `stop_after` are run where given; what is judged and kept is the running average of the weights (Polyak and
+    Juditsky 1992). The same seed and number of threads give the same weights. One CSV line per epoch and TensorBoard
+    curves beside it. After each epoch the whole run is saved beside the log; a call with the same `run_key` goes on
+    from there. `end_us` is when the watching ended, for all or, int64[U], for each user; None: with the last event.
     """
     items, counts = vocabulary(train, task.catalogue, settings)
     vocab = vocabulary_rows(task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(items)})
-    config = SequenceConfig(
-        actions=task.actions,
-        n_items=FIRST_ITEM + len(items),
-        time_dim=TIME_DIM,
-        content_dim=task.catalogue.content.shape[1],
-        **shape.model_dump(),
-    )
-    log: list[Epoch] = []
-    best: Epoch | None = None
-    with torch.random.fork_rng(devices=[]), _progress(console) as progress, log_file.open("w", newline="") as file:
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = SequenceModel(config)
-        kept = model.state_dict()
-        epochs = _Epochs(model, task, train, vocab, settings)
+        model = SequenceModel(_config(task, shape, len(items))).to(_device(settings))
+        end_us = int(train.time_us.max(initial=0)) if end_us is None else end_us
+        run = _Run(model, task, train, vocab, settings, end_us)
+        log = _epochs(run, validation, settings, log_file, console, stop_after or settings.epochs, label, run_key)
+    run.model.load_state_dict(run.kept)
+    run.model.cpu().eval().requires_grad_(False)
+    return Fitted(run.model, items, counts, vocab, log[run.best - 1], tuple(log))
+
+
+def _epochs(
+    run: _Run,
+    validation: Judged | None,
+    settings: FitSettings,
+    log_file: Path,
+    console: Console | None,
+    total: int,
+    label: str,
+    run_key: str,
+) -> list[Epoch]:
+    saved_in = log_file.with_suffix(".run")
+    log: list[Epoch] = []
+    if (saved := load_run(saved_in, run_key)) is not None:
+        log = [Epoch(**line) for line in saved.log]
+        run.restore(saved)
+    with (
+        _progress(console) as progress,
+        log_file.open("w", newline="") as file,
+        Curves(log_file.parent / label) as curves,
+    ):
         writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
         writer.writeheader()
-        bar = progress.add_task(label, total=stop_after or settings.epochs, figures="")
-        for number in range(1, (stop_after or settings.epochs) + 1):
-            epoch = epochs.run(number, validation)
+        writer.writerows(asdict(epoch) for epoch in log)
+        bar = progress.add_task(label, total=total, completed=len(log), figures=_figures(log[-1]) if log else "")
+        for number in range(len(log) + 1, total + 1):
+            if validation is not None and number - run.best > settings.patience * settings.validate_every:
+                break
+            is_judged = validation is not None and (number % settings.validate_every == 0 or number == total)
+            epoch = run.epoch(number, validation if is_judged else None)
             log.append(epoch)
+            if validation is None or (is_judged and not epoch.ndcg_at_10 <= _best(run, log)):
+                run.keep(number)
             writer.writerow(asdict(epoch))
             file.flush()
+            curves.add(asdict(epoch))
+            save_run(saved_in, run.saved(run_key, [asdict(line) for line in log]))
             progress.update(bar, advance=1, figures=_figures(epoch))
-            if validation is None or best is None or epoch.ndcg_at_10 > best.ndcg_at_10:
-                best, kept = epoch, copy.deepcopy(model.state_dict())
-            elif number - best.epoch >= settings.patience:
-                break
-    if best is None:
-        raise ValueError("no epoch was run; set fit.epochs to 1 or more")
-    model.load_state_dict(kept)
-    model.eval().requires_grad_(False)
-    return Fitted(model, items, counts, vocab, best, tuple(log))
+    saved_in.unlink(missing_ok=True)
+    return log
 
 
-class _Epochs:
-    """The moving parts of a run: model, optimizer, the drawing of windows."""
+def _best(run: _Run, log: list[Epoch]) -> float:
+    return log[run.best - 1].ndcg_at_10 if run.best else math.nan
 
-    def __init__(self, model: SequenceModel, task: Task, train: Sequences, vocab: Int64, settings: FitSettings) -> None:
-        self._model, self._task, self._train, self._vocab, self._settings = model, task, train, vocab, settings
+
+class _Run:
+    """The moving parts of a run: weights and their average, optimizer, generators, and the best weights so far."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        task: Task,
+        train: Sequences,
+        vocab: Int64,
+        settings: FitSettings,
+        end_us: Int64 | int,
+    ) -> None:
+        self.model, self._task, self._train, self._vocab, self._settings = model, task, train, vocab, settings
+        self._average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.kept = self._average.state_dict()
+        self.best = 0
+        self._steps = 0
         self._rng = np.random.default_rng(settings.seed)
-        self._loss = BatchLoss(model, task.catalogue, vocab, settings, exclude_seen=task.exclude_seen)
+        counts = np.bincount(train.item[train.item != ABSENT], minlength=len(vocab))
+        self._loss = BatchLoss(model, task, train, vocab, counts, settings, end_us)
         decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
         others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
-    def run(self, number: int, validation: Sequences | None) -> Epoch:
-        """Run epoch `number`, from 1, and judge the model after it."""
+    def epoch(self, number: int, validation: Judged | None) -> Epoch:
+        """Run epoch `number`, from 1, and judge the averaged weights after it."""
         began = time.perf_counter()
-        self._model.train()
-        windows = cut(self._train, self._settings.window, self._rng)
-        batches = list(shuffled(windows, self._settings.windows_per_batch, self._rng))
-        losses = np.zeros(2)
-        for done, batch in enumerate(batches):
-            rate = self._settings.learning_rate * one_cycle((number - 1 + done / len(batches)) / self._settings.epochs)
+        self.model.train()
+        settings = self._settings
+        planned = list(batches(cut(self._train, settings.window, self._rng), settings.batch_events, self._rng))
+        losses = np.zeros(3)
+        for done, batch in enumerate(planned):
+            progress = (number - 1 + done / len(planned)) / settings.epochs
             for group in self._optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = settings.learning_rate * one_cycle(progress, settings.warmup)
             losses += self._step(batch)
-        self._model.eval()
-        figures = _validate(self._model, self._task, self._vocab, validation)
-        item_loss, action_loss = (losses / len(batches)).tolist()
-        return Epoch(number, round(time.perf_counter() - began, 2), item_loss, action_loss, *figures)
+        figures = _validate(self._average, self._task, self._vocab, validation)
+        item_loss, action_loss, next_loss = (losses / len(planned)).tolist()
+        return Epoch(number, round(time.perf_counter() - began, 2), item_loss, action_loss, next_loss, *figures)
 
-    def _step(self, batch: Windows) -> tuple[float, float]:
-        item_loss, action_loss = self._loss(self._train, batch)
+    def keep(self, number: int) -> None:
+        """Keep the averaged weights as those of the best epoch, `number`."""
+        self.best = number
+        self.kept = {name: tensor.clone() for name, tensor in self._average.state_dict().items()}
+
+    def saved(self, key: str, log: list[dict[str, float]]) -> Saved:
+        """Return all that it takes to go on after the last epoch."""
+        return Saved(
+            key=key,
+            log=log,
+            best=self.best,
+            steps=self._steps,
+            numpy=self._rng.bit_generator.state,
+            tensors={
+                "weights": self.model.state_dict(),
+                "average": self._average.state_dict(),
+                "kept": self.kept,
+                "generators": {"torch": torch.get_rng_state(), "loss": self._loss.generator.get_state()},
+            },
+            optimizer=self._optimizer.state_dict(),
+        )
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to where a run was saved."""
+        self.best, self._steps = saved.best, saved.steps
+        self._rng.bit_generator.state = saved.numpy
+        self.model.load_state_dict(saved.tensors["weights"])
+        self._average.load_state_dict(saved.tensors["average"])
+        self.kept = saved.tensors["kept"]
+        torch.set_rng_state(saved.tensors["generators"]["torch"])
+        self._loss.generator.set_state(saved.tensors["generators"]["loss"])
+        self._optimizer.load_state_dict(saved.optimizer)
+
+    def _step(self, batch: Windows) -> tuple[float, float, float]:
+        losses = self._loss(batch)
+        settings = self._settings
+        total = losses.item + settings.action_weight * losses.action + settings.next_weight * losses.next
         self._optimizer.zero_grad(set_to_none=True)
-        (item_loss + self._settings.action_weight * action_loss).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimizer.step()
-        return item_loss.item(), action_loss.item()
+        self._steps += 1
+        # The average follows fast at first, else it would hold the first, drawn weights for long.
+        decay = min(settings.average, (1 + self._steps) / (10 + self._steps))
+        with torch.no_grad():
+            for mean, now in zip(self._average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(now, 1.0 - decay)
+        return losses.item.item(), losses.action.item(), losses.next.item()
 
 
 def vocabulary(
@@ -153,22 +239,40 @@ def vocabulary(
     return tuple(catalogue.ids[row] for row in rows), tuple(int(counts[row]) for row in rows)
 
 
-def one_cycle(progress: float) -> float:
-    """Return the part of the peak learning rate at `progress` in [0, 1]: up over the first fifth, then down to 1e-3."""
-    if progress < 0.2:
-        return 0.04 + 0.96 * 0.5 * (1.0 - math.cos(math.pi * progress / 0.2))
-    return 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * (progress - 0.2) / 0.8))
+def one_cycle(progress: float, warmup: float) -> float:
+    """Return the part of the peak learning rate at `progress` in [0, 1]: up over `warmup`, then down to 1e-3 of it."""
+    if progress < warmup:
+        return 0.04 + 0.96 * 0.5 * (1.0 - math.cos(math.pi * progress / warmup))
+    return 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
 
 
-def _validate(
-    model: SequenceModel, task: Task, vocab: Int64, validation: Sequences | None
-) -> tuple[float, float, float]:
+def _config(task: Task, shape: ModelSettings, items: int) -> SequenceConfig:
+    chosen = shape.model_dump()
+    if not task.uses_time:
+        chosen["horizon_s"] = None
+    return SequenceConfig(
+        actions=task.actions,
+        n_items=FIRST_ITEM + items,
+        time_dim=TIME_DIM,
+        uses_time=task.uses_time,
+        content_dim=task.catalogue.content.shape[1],
+        **chosen,
+    )
+
+
+def _device(settings: FitSettings) -> torch.device:
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def _validate(model: SequenceModel, task: Task, vocab: Int64, validation: Judged | None) -> tuple[float, float, float]:
     if validation is None:
         return math.nan, math.nan, math.nan
-    scorer = ModelScorer(model, task.catalogue, vocab)
-    judged = judge(scorer, validation, first_judged(validation, task.judged_part), exclude_seen=task.exclude_seen)
+    judged = judge(ModelScorer(model, task.catalogue, vocab), validation, exclude_seen=task.exclude_seen)
     figures = item_metrics(judged.rank)
-    return float(figures["NDCG@10"].mean()), float(figures["HR@10"].mean()), float(judged.action_hit.mean())
+    accuracy = float(judged.action_hit.mean()) if len(judged.action_hit) else math.nan
+    return float(figures["NDCG@10"].mean()), float(figures["HR@10"].mean()), accuracy
 
 
 def _figures(epoch: Epoch) -> str:

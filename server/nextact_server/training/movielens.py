@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import polars as pl
 
-from nextact_server.training.datasets import DataError, Dataset, in_order
+from nextact_server.training.datasets import DataError, Dataset, fingerprint, in_order
 
 FILES = ("ratings.csv", "tags.csv", "movies.csv")
 ACTIONS = ("like", "watch", "dislike", "tag")
@@ -38,12 +37,7 @@ def load(folder: Path) -> Dataset:
     text. Every movie is an item, rated or not. Raises DataError naming the file.
     """
     paths = [folder / name for name in FILES]
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    sha256 = fingerprint(paths)
     ratings, tags, movies = (_read(path) for path in paths)
     events = pl.concat([_rating_events(ratings), _tag_events(tags)])
     items = {
@@ -54,7 +48,7 @@ def load(folder: Path) -> Dataset:
         name="MovieLens latest-small",
         events=in_order(events),
         items=items,
-        sha256=digest.hexdigest(),
+        sha256=sha256,
         licence=LICENCE,
     )
 

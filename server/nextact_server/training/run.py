@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,15 +13,20 @@ from rich.console import Console
 
 from nextact_server.sequence.card import DataSource, Evaluation, ModelCard
 from nextact_server.sequence.checkpoint import load_model, save_model, state_bytes
-from nextact_server.sequence.model import FIRST_ITEM
+from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.training import report
-from nextact_server.training.config import TrainingConfig, load_config
+from nextact_server.training.calibration import temperature
+from nextact_server.training.config import ConfigError, TrainingConfig, load_config
 from nextact_server.training.content import ContentStore
+from nextact_server.training.data_config import Folds, LeaveOneOut, SequenceData
 from nextact_server.training.datasets import TIE_RULE, DataError
-from nextact_server.training.evaluate import evaluate
-from nextact_server.training.fit import Fitted, fit
+from nextact_server.training.evaluate import Contest, conclude, contest, what_is_judged
+from nextact_server.training.fit import Epoch, Fitted, fit
+from nextact_server.training.judging import judge
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
-from nextact_server.training.scoring import ModelScorer, vocabulary_rows
+from nextact_server.training.scoring import ModelScorer, Scorer, vocabulary_rows
+from nextact_server.training.splits import describe
+from nextact_server.training.transitions import build_prior
 
 DEFAULT_CACHE: Final = Path("build/training/texts.npz")
 
@@ -36,40 +44,32 @@ def run_training(
     """Train as the TOML file says and write a ready version directory, model.safetensors and card.json, to `out_dir`.
 
     First the number of epochs is chosen on validation users; then, unless fit.refit is off, the model is trained
-    again on all training users for that many. It is evaluated on the excluded users, whom neither the model nor a
-    baseline saw, and the card holds the figures. Logs (CSV, Markdown, JSON) go to `logs_dir`. Raises ConfigError or
-    DataError.
+    again on all training users for that many. It is evaluated on what the split holds out, which neither the model nor
+    a baseline saw, and the card holds the figures. A split into folds makes a version of each, `out_dir`/fold-0 and so
+    on, that are evaluated together; the last one's card is returned. Logs (CSV, Markdown, JSON, PNG) go to `logs_dir`.
+    Raises ConfigError or DataError.
     """
     console = console or Console()
     config = load_config(config_path)
-    logs_dir.mkdir(parents=True, exist_ok=True)
     store = store or ContentStore(DEFAULT_CACHE)
-    data = prepare(config, load_dataset(config, config_path.parent), store)
-    settings = config.fit
-    fitted = fit(
-        data.task, data.first_fit, data.validation, config.model, settings, logs_dir / "fit.csv", console=console
-    )
-    chosen = fitted.best
-    if settings.refit and data.validation is not None:
-        fitted = fit(
-            data.task,
-            data.train,
-            None,
-            config.model,
-            settings,
-            logs_dir / "refit.csv",
-            console=console,
-            stop_after=chosen.epoch,
-            label="refit",
-        )
-    evaluation = _evaluate(fitted, data)
-    validation = {"epoch": float(chosen.epoch), "NDCG@10": chosen.ndcg_at_10, "HR@10": chosen.hr_at_10}
-    validation["next-action accuracy"] = chosen.action_accuracy
-    card = _card(config, data, store.encoder, fitted, {} if data.validation is None else validation, evaluation)
-    written = save_model(fitted.model, card, out_dir)
+    dataset = load_dataset(config, config_path.parent)
+    cards, contests = [], []
+    for fold in _folds(config):
+        data = prepare(config, dataset, store, fold=fold)
+        logs = logs_dir if len(_folds(config)) == 1 else logs_dir / f"fold-{fold}"
+        logs.mkdir(parents=True, exist_ok=True)
+        fitted, chosen, refit = _fit(config, data, logs, console)
+        _complete(fitted, config, data, is_refit=refit)
+        split = describe(config.split, refit=refit)
+        card = _card(config, data, split, store.encoder, fitted, _validated(chosen, data))
+        cards.append((_version_dir(out_dir, config, fold), fitted.model, card))
+        contests.append(_contest(ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), data))
+    evaluation = _conclude(contests, config, data)
     if evaluation is not None:
-        _tell(console, evaluation, logs_dir, f"{card.name}, version {card.version}")
-    console.print(f"wrote {out_dir}: {len(card.items)} items, {card.state_bytes_per_user} bytes of state per user")
+        _tell(console, evaluation, logs_dir, f"{config.name}, version {config.version}")
+    for folder, model, card in cards:
+        written = save_model(model, card.model_copy(update={"evaluation": evaluation}), folder)
+        console.print(f"wrote {folder}: {len(card.items)} items, {card.state_bytes_per_user} bytes of state per user")
     return written
 
 
@@ -78,56 +78,153 @@ def run_evaluation(
     config_path: Path,
     *,
     out_dir: Path = Path("build/evaluation"),
+    targets: Path | None = None,
     store: ContentStore | None = None,
     console: Console | None = None,
 ) -> Evaluation:
-    """Evaluate a version on the users its card excludes, and on the same events the baselines.
+    """Evaluate a version on what its split holds out, and on the same events the baselines.
 
-    The data and the split are those of the TOML file. Prints tables, writes evaluation.md and evaluation.json to
-    `out_dir`. Raises DataError if the data or the held-out users are not those of the card.
+    The data and the split are those of the TOML file. `targets`, lines of `user item`, are what came after the end of
+    the data: each is then foretold from all of its user's events; only for data of kind "sequences". Prints tables,
+    writes evaluation.md, evaluation.json and evaluation.png to `out_dir`. Raises ConfigError, and DataError if the data
+    or the held-out users are not those of the card.
     """
     console = console or Console()
-    model, card = load_model(version_dir)
     config = load_config(config_path)
+    if targets is not None:
+        if not isinstance(config.data, SequenceData):
+            raise ConfigError(f"{config_path}: data.kind is {config.data.kind!r}; targets are for 'sequences' alone")
+        config = config.model_copy(update={"data": config.data.model_copy(update={"targets": targets.absolute()})})
     dataset = load_dataset(config, config_path.parent)
-    if dataset.sha256 != card.data.sha256:
-        raise DataError(
-            f"{config_path}: the data's sha256 is {dataset.sha256}, {version_dir} was trained on {card.data.sha256}"
-        )
-    data = prepare(config, dataset, store or ContentStore(DEFAULT_CACHE))
-    if data.excluded_users != card.excluded_users:
-        raise DataError(f"{config_path}: split.excluded gives other users than those {version_dir} was kept from")
-    if data.held_out is None:
-        raise DataError(f"{config_path}: no user falls into split.excluded, so there is nobody to evaluate on")
-    vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
-    evaluation = evaluate(ModelScorer(model, data.task.catalogue, vocab), data.task, data.train, data.held_out)
-    _tell(console, evaluation, out_dir, f"{card.name}, version {card.version}")
+    store = store or ContentStore(DEFAULT_CACHE)
+    contests = []
+    for fold in _folds(config):
+        folder = _version_dir(version_dir, config, fold)
+        model, card = load_model(folder)
+        if dataset.sha256 != card.data.sha256:
+            raise DataError(
+                f"{config_path}: the data's sha256 is {dataset.sha256}, {folder} was trained on {card.data.sha256}"
+            )
+        data = prepare(config, dataset, store, fold=fold)
+        if data.excluded_users != card.excluded_users:
+            raise DataError(f"{config_path}: split.excluded gives other users than those {folder} was kept from")
+        vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
+        contests.append(_contest(ModelScorer(model, data.task.catalogue, vocab), data))
+    evaluation = _conclude(contests, config, data)
+    if evaluation is None:
+        raise DataError(f"{config_path}: the split leaves no event to evaluate on")
+    _tell(console, evaluation, out_dir, f"{config.name}, version {config.version}")
     return evaluation
 
 
-def _evaluate(fitted: Fitted, data: Prepared) -> Evaluation | None:
-    if data.held_out is None:
-        return None
+def _folds(config: TrainingConfig) -> range:
+    return range(config.split.folds if isinstance(config.split, Folds) else 1)
+
+
+def _version_dir(folder: Path, config: TrainingConfig, fold: int) -> Path:
+    return folder / f"fold-{fold}" if isinstance(config.split, Folds) else folder
+
+
+def _fit(config: TrainingConfig, data: Prepared, logs_dir: Path, console: Console) -> tuple[Fitted, Epoch, bool]:
+    """Train, and again with the users who were held out to choose the epochs; tell the chosen epoch, and whether so."""
+
+    def key(label: str) -> str:
+        told = [config.model.model_dump(), config.fit.model_dump(), config.split.model_dump(), data.dataset.sha256]
+        told += [label, *data.excluded_users]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    # Where everybody's last event is kept back, nobody was watched for longer than until the one before it.
+    kept_back = isinstance(config.split, LeaveOneOut)
+    end_us = data.train.time_us[data.train.starts[1:] - 1] if kept_back else None
+    fitted = fit(
+        data.task,
+        data.first_fit,
+        data.validation,
+        config.model,
+        config.fit,
+        logs_dir / "fit.csv",
+        console=console,
+        run_key=key("training"),
+        end_us=end_us,
+    )
+    chosen = fitted.best
+    if not config.fit.refit or data.train is data.first_fit:
+        return fitted, chosen, False
+    _calibrate(fitted, data)  # only here are there events that the model did not see
+    heat = fitted.model.config.action_temperature
+    again = fit(
+        data.task,
+        data.train,
+        None,
+        config.model,
+        config.fit,
+        logs_dir / "refit.csv",
+        console=console,
+        stop_after=chosen.epoch,
+        label="refit",
+        run_key=key("refit"),
+    )
+    again.model.calibrate(action_temperature=heat)
+    return again, chosen, True
+
+
+def _complete(fitted: Fitted, config: TrainingConfig, data: Prepared, *, is_refit: bool) -> None:
+    """Add what is not learned by gradient: the prior, counted on what the model was trained on, and the temperature."""
+    if config.prior is not None:
+        prior = build_prior(data.train, fitted.vocab, fitted.model.config.n_items, config.prior)
+        fitted.model.add_prior(prior)
+    if not is_refit:
+        _calibrate(fitted, data)
+
+
+def _calibrate(fitted: Fitted, data: Prepared) -> None:
+    if not data.task.actions or data.validation is None:
+        return
     scorer = ModelScorer(fitted.model, data.task.catalogue, fitted.vocab)
-    return evaluate(scorer, data.task, data.train, data.held_out)
+    judged = judge(scorer, data.validation, exclude_seen=data.task.exclude_seen)
+    fitted.model.calibrate(action_temperature=temperature(judged.action_log, judged.action))
+
+
+def _contest(scorer: Scorer, data: Prepared) -> Contest | None:
+    """Judge on what was held out; else on what validated, if nothing was ever trained on that."""
+    if data.held_out is not None:
+        return contest(scorer, data.task, data.train, data.held_out, tuning=data.validation)
+    if data.validation is None or data.train is not data.first_fit:
+        return None
+    return contest(scorer, data.task, data.train, data.validation)
+
+
+def _conclude(contests: Sequence[Contest | None], config: TrainingConfig, data: Prepared) -> Evaluation | None:
+    """Put the folds' contests together; `data` is one of theirs."""
+    held = [one for one in contests if one is not None]
+    if not held:
+        return None
+    return conclude(held, data.task, told=what_is_judged(config.split, validation=data.held_out is None))
+
+
+def _validated(chosen: Epoch, data: Prepared) -> dict[str, float]:
+    """Return what validation said of the chosen epoch, without the prior."""
+    if data.validation is None:
+        return {}
+    figures = {"epoch": float(chosen.epoch), "NDCG@10": chosen.ndcg_at_10, "HR@10": chosen.hr_at_10}
+    return figures | ({"next-action accuracy": chosen.action_accuracy} if data.task.actions else {})
 
 
 def _tell(console: Console, evaluation: Evaluation, folder: Path, title: str) -> None:
     console.print(report.table(evaluation))
     console.print(report.gains_table(evaluation))
-    text, numbers = report.write(evaluation, folder, title)
-    console.print(f"wrote {text} and {numbers}")
+    text, numbers, picture = report.write(evaluation, folder, title)
+    console.print(f"wrote {text}, {numbers} and {picture}")
 
 
 def _card(
     config: TrainingConfig,
     data: Prepared,
+    split: str,
     encoder: str,
     fitted: Fitted,
     validation: dict[str, float],
-    evaluation: Evaluation | None,
 ) -> ModelCard:
-    split = config.split
     return ModelCard(
         name=config.name,
         version=config.version,
@@ -143,11 +240,7 @@ def _card(
             users=len(data.train.users),
             licence=data.dataset.licence,
         ),
-        split=(
-            f"by sha256(user_id) mod {split.modulus}: {list(split.excluded)} excluded from training and counts; "
-            f"{list(split.validation)} held out while the number of epochs was chosen"
-            + (", then trained on" if config.fit.refit else "")
-        ),
+        split=split,
         tie_rule=TIE_RULE,
         excluded_users=data.excluded_users,
         training_users=tuple(sorted(data.train.users)) if config.record_training_users else None,
@@ -157,5 +250,4 @@ def _card(
         licences={data.dataset.name: data.dataset.licence, **_WEIGHT_LICENCES},
         training=config.fit.model_dump() | {"chosen_epoch": fitted.log[-1].epoch},
         validation=validation,
-        evaluation=evaluation,
     )

@@ -9,9 +9,14 @@ from nextact_server.training.sequences import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A catalogue to rank, actions to foretell, and how both are judged: the same for every run on the same data."""
+    """A catalogue to rank and actions to foretell: the same for every run on the same data.
+
+    `actions` is empty where the data has none. Without `uses_time` the times of the sequences mean nothing, without
+    `uses_actions` their actions do. With `exclude_seen` an item comes once, so those seen are not offered again.
+    """
 
     catalogue: Catalogue
     actions: tuple[str, ...]
     exclude_seen: bool
-    judged_part: float
+    uses_time: bool
+    uses_actions: bool

@@ -172,7 +172,7 @@ def test_no_thread_of_an_unloaded_model_stays(kserve: Serving, kind: str) -> Non
 
 def test_no_request_fails_while_its_model_is_loaded_anew_again_and_again(kserve: Serving) -> None:
     name = f"hammered-{new_name()}"
-    is_over = threading.Event()
+    is_over, is_busy = threading.Event(), threading.Semaphore(0)
 
     def hammer() -> Counter[tuple[str, str]]:
         seen: Counter[tuple[str, str]] = Counter()
@@ -181,6 +181,7 @@ def test_no_request_fails_while_its_model_is_loaded_anew_again_and_again(kserve:
             request = infer_request(name, np.ones((1, 2), np.float32))
             while not is_over.is_set():
                 seen[outcome(lambda: stub.ModelInfer(request, timeout=PATIENCE))] += 1
+                is_busy.release()
         return seen
 
     with loaded(kserve, name, max_batch_size=8, dynamic_batching={}), ThreadPoolExecutor(4) as pool:
@@ -189,6 +190,8 @@ def test_no_request_fails_while_its_model_is_loaded_anew_again_and_again(kserve:
             for size in range(9, 39):
                 request = load_request(name, max_batch_size=size, dynamic_batching={})
                 stub_of(kserve.channel).RepositoryModelLoad(request, timeout=PATIENCE)
+                for _ in range(4):  # however slow the machine is, requests are answered between loads, and during them
+                    assert is_busy.acquire(timeout=PATIENCE)
         finally:
             is_over.set()
         seen = sum((each.result() for each in hammering), Counter())

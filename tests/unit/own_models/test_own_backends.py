@@ -56,8 +56,8 @@ class Sink:
         return self.response
 
 
-def next_action() -> NextActionBackend:
-    model = ServedNextAction("next_action", "3", ("view", "buy"), embedding_dim=8)
+def next_action(horizon_s: float | None = None) -> NextActionBackend:
+    model = ServedNextAction("next_action", "3", ("view", "buy"), embedding_dim=8, horizon_s=horizon_s)
     unused: Any = None
     return NextActionBackend(model, unused, unused, max_rows=10)
 
@@ -78,6 +78,18 @@ def test_next_action_is_completed_as_a_sequence_model() -> None:
     assert [tensor.name for tensor in completed.input if not tensor.optional] == ["action"]
     widths = {tensor.name: list(tensor.dims) for tensor in completed.output}
     assert (widths["embedding"], widths["action_scores"], widths["item_ids"]) == ([8], [2], [-1])
+
+
+def test_when_the_next_event_comes_is_among_the_outputs_only_of_a_model_that_foretells_it() -> None:
+    names = {"expected_gap_s", "leave_probability"}
+    without = next_action().complete(config("next_action", max_batch_size=4), NOWHERE)
+    assert not names & {tensor.name for tensor in without.output}
+    assert "horizon_s" not in without.parameters
+    completed = next_action(2_592_000.0).complete(config("next_action", max_batch_size=4), NOWHERE)
+    assert {tensor.name: list(tensor.dims) for tensor in completed.output if tensor.name in names} == {
+        name: [1] for name in names
+    }
+    assert completed.parameters["horizon_s"].string_value == "2592000"
 
 
 def test_a_response_cache_is_refused_for_next_action() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nextact.v1 import behavior_pb2 as pb
 from nextact_server.events.arrival import arrive
 from nextact_server.events.batch import EventBatch
-from nextact_server.events.call import Answer, Call, CallOptions, Predictions, Want
+from nextact_server.events.call import Answer, Call, CallOptions, NextColumns, Predictions, Want
 from nextact_server.events.status import Fault, Status
 from nextact_server.events.validation import EventLimits
 from nextact_server.rpc.encode import Encoder, tensor
@@ -101,6 +101,10 @@ def plain_prediction(answer: Answer, at: int) -> pb.Prediction:
         for item, score in zip(columns.item_rows[at].tolist(), columns.item_scores[at].tolist(), strict=True):
             if item >= 0:
                 made.items.add(item_id=ITEMS[item], score=score)
+    if columns.next is not None and want & Want.NEXT:
+        made.next.expected_gap_s = columns.next.expected_gap_s[at]
+        made.next.leave_probability = columns.next.leave_probability[at]
+        made.next.horizon_s = columns.next.horizon_s
     return made
 
 
@@ -125,6 +129,12 @@ def answers(draw: st.DrawFn) -> Answer:
     k = draw(st.integers(1, 4))
     kept = random.integers(0, k + 1, len(rows))[:, None] > np.arange(k)[None, :]
     items = np.where(kept, random.integers(3, 200, (len(rows), k)), -1)
+    n = len(rows)
+    coming = NextColumns(
+        expected_gap_s=random.choice([0.0, 0.1, 3e6], n).astype(np.float32),
+        leave_probability=random.choice([0.0, 0.3, 1.0], n).astype(np.float32),
+        horizon_s=604_800.0,
+    )
     predictions = Predictions(
         call=np.searchsorted([call.stop for call in calls], rows, side="right"),
         row=np.array(rows, np.int64),
@@ -133,6 +143,7 @@ def answers(draw: st.DrawFn) -> Answer:
         actions=random.choice([0.0, 0.25, 0.5], (len(rows), 3)).astype(np.float32) if draw(st.booleans()) else None,
         item_rows=items,
         item_scores=np.where(kept, random.standard_normal((len(rows), k)), -np.inf).astype(np.float32),
+        next=coming if draw(st.booleans()) else None,
     )
     return answer_of(calls, users, status, predictions)
 

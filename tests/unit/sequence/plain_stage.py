@@ -77,7 +77,7 @@ class PlainStage:
         """The items of a prediction, by a plain sort."""
         index = self.engine.index
         with torch.inference_mode():
-            scores = index.scores(self.engine.model.query(hidden[None]), None)[0]
+            scores = index.logits(self.engine.model.query(hidden[None]), None)[0]
         rows = np.flatnonzero(torch.isfinite(scores).numpy())
         excluded = seen if options.filter.exclude_seen is not False else set()
         named = {name: float(scores[row]) for name, row in zip(index.ids(rows), rows.tolist(), strict=True)}

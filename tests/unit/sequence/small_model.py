@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,18 +10,18 @@ import torch
 from nextact_server.events.hashing import hash_strings
 from nextact_server.features.time import TIME_DIM, time_features
 from nextact_server.sequence.card import DataSource, ModelCard
+from nextact_server.sequence.config import FIRST_ITEM, CellName, SequenceConfig
 from nextact_server.sequence.engine import SequenceEngine, StepRows
 from nextact_server.sequence.index import ItemIndex
-from nextact_server.sequence.model import FIRST_ITEM, SequenceConfig, SequenceModel
+from nextact_server.sequence.model import SequenceModel
 
-Cell = Literal["gru", "lstm"]
-CELLS: tuple[Cell, ...] = ("gru", "lstm")
+CELLS: tuple[CellName, ...] = ("gru", "lstm", "lru", "gated", "sasrec")
 ACTIONS = ("view", "buy", "like")
 TRAINED = tuple(f"t{number:02}" for number in range(12))
 CONTENT_DIM = 6
 
 
-def small_model(cell: Cell = "gru", trained: int = len(TRAINED)) -> SequenceModel:
+def small_model(cell: CellName = "gru", trained: int = len(TRAINED)) -> SequenceModel:
     torch.manual_seed(11)
     config = SequenceConfig(
         cell=cell,
@@ -35,6 +34,9 @@ def small_model(cell: Cell = "gru", trained: int = len(TRAINED)) -> SequenceMode
         action_dim=4,
         kind_dim=3,
         event_content_dim=5,
+        layers=1 if cell in ("gru", "lstm") else 2,
+        model_dim=10,
+        window=4,
     )
     model = SequenceModel(config).eval().requires_grad_(False)
     torch.nn.init.normal_(model.id_bias.weight, std=0.5)
@@ -64,7 +66,7 @@ def small_index(model: SequenceModel, max_items: int = 10_000) -> ItemIndex:
     return ItemIndex(model, small_card(model, TRAINED[: model.config.n_items - FIRST_ITEM]), max_items)
 
 
-def small_engine(cell: Cell = "gru", *, lateness_s: float = 60.0, apply_late: bool = True) -> SequenceEngine:
+def small_engine(cell: CellName = "gru", *, lateness_s: float = 60.0, apply_late: bool = True) -> SequenceEngine:
     model = small_model(cell)
     return SequenceEngine(model, small_index(model), time_features, lateness_s, apply_late)
 

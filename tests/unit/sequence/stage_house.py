@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from small_model import ACTIONS, Cell, content_vector, small_card, small_index, small_model
+from small_model import ACTIONS, CellName, content_vector, small_card, small_index, small_model
 
 from nextact_server.events.arrival import arrive, with_content
 from nextact_server.events.batch import MISSING_TIME, EventBatch
@@ -17,9 +17,9 @@ from nextact_server.events.identity import UserDirectory, user_keys
 from nextact_server.events.validation import EventLimits
 from nextact_server.features.time import time_features
 from nextact_server.sequence.arena import StateArena
+from nextact_server.sequence.config import FIRST_ACTION
 from nextact_server.sequence.engine import SequenceEngine
 from nextact_server.sequence.journal import Journal
-from nextact_server.sequence.model import FIRST_ACTION
 from nextact_server.sequence.outputs import Reader, SeenItems
 from nextact_server.sequence.residency import Residency
 from nextact_server.sequence.stage import EventWork, SequenceStage, Task, Work
@@ -106,7 +106,7 @@ class House:
 
     def __init__(
         self,
-        cell: Cell = "gru",
+        cell: CellName = "gru",
         *,
         capacity: int = 64,
         apply_late: bool = True,

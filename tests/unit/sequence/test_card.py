@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from nextact_server.sequence.card import DataSource, ModelCard, ModelCardError, load_card, save_card
 from nextact_server.sequence.checkpoint import WEIGHTS_FILE, CheckpointError, load_model, save_model, state_bytes
-from nextact_server.sequence.model import SequenceConfig, SequenceModel
+from nextact_server.sequence.config import SequenceConfig
+from nextact_server.sequence.model import SequenceModel
 
 
 def small_model() -> SequenceModel:
@@ -94,7 +95,7 @@ def test_a_card_is_written_and_read_unchanged(tmp_path: Path) -> None:
         (lambda card: card["items"].__setitem__(1, "b"), "twice"),
         (lambda card: card["item_counts"].pop(), "item_counts"),
         (lambda card: card["config"].update(hidden_dim=0), "hidden_dim"),
-        (lambda card: card["config"].update(actions=[]), "actions"),
+        (lambda card: card["config"].update(actions=["view", "view"]), "actions"),
         (lambda card: card.update(surprise=1), "surprise"),
         (lambda card: card.update(excluded_users=["9"], training_users=["9"]), "'9'"),
     ],

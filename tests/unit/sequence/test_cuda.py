@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from nextact_server.features.time import TIME_DIM
-from nextact_server.sequence.model import SequenceConfig, SequenceModel
+from nextact_server.sequence.config import SequenceConfig
+from nextact_server.sequence.model import SequenceModel
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")

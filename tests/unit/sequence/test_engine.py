@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_model import CELLS, TRAINED, Cell, Event, small_engine, step_of
+from small_model import CELLS, TRAINED, CellName, Event, small_engine, step_of
 
 from nextact_server.events.validation import EARLIEST_TIME
 from nextact_server.sequence.arena import NO_TIME, UserStates
@@ -58,7 +58,7 @@ def assert_same_states(got: UserStates, wanted: UserStates) -> None:
 @given(rows=st.lists(events, max_size=24), at=st.lists(st.integers(0, 24), max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_any_grouping_into_steps_gives_the_state_of_one_by_one(
-    cell: Cell, apply_late: bool, rows: list[Event], at: list[int]
+    cell: CellName, apply_late: bool, rows: list[Event], at: list[int]
 ) -> None:
     engine = ENGINES[cell, apply_late]
     grouped = singly = engine.initial(LANES)

@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 from small_model import ACTIONS, TRAINED, content_vector, small_index, small_model
 
 from nextact_server.events.call import NO_FILTER, Filter, Want
+from nextact_server.sequence.config import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
 from nextact_server.sequence.heads import (
     ItemRequest,
+    Reading,
     action_scores,
     admitted,
-    embeddings,
     next_items,
+    read,
     score_candidates,
     wants_query,
 )
 from nextact_server.sequence.index import IndexItem, ItemIndex
-from nextact_server.sequence.model import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
 
 MODEL = small_model()
 COLD = {
@@ -78,8 +79,8 @@ def brute_force(request: ItemRequest) -> set[str]:
 @settings(max_examples=80, deadline=None)
 def test_every_user_gets_the_best_of_what_their_own_filter_lets_through(asked: list[ItemRequest], block: int) -> None:
     query = torch.randn(len(asked), MODEL.config.item_dim)
-    rows, scores = next_items(INDEX, query, asked, block)
-    everything = INDEX.scores(query, None)
+    rows, scores = next_items(INDEX, Reading(query, None), asked, block)
+    everything = INDEX.logits(query, None)
     assert rows.shape == scores.shape == (len(asked), max(request.top_k for request in asked))
     for at, request in enumerate(asked):
         score_of = {name: float(everything[at, int(INDEX.rows_of([name])[0])]) for name in brute_force(request)}
@@ -101,7 +102,9 @@ def test_a_filter_admits_each_item_once_and_never_a_reserved_row(wish: Filter, s
 
 def test_a_filter_that_includes_only_unknown_items_admits_nothing() -> None:
     assert admitted(INDEX, Filter(include=("nobody",)), None).tolist() == []
-    rows, scores = next_items(INDEX, torch.zeros(1, 8), [ItemRequest(3, Filter(include=("nobody",)), None)])
+    rows, scores = next_items(
+        INDEX, Reading(torch.zeros(1, 8), None), [ItemRequest(3, Filter(include=("nobody",)), None)]
+    )
     assert rows.tolist() == [[-1, -1, -1]]
     assert np.isneginf(scores).all()
 
@@ -109,20 +112,22 @@ def test_a_filter_that_includes_only_unknown_items_admits_nothing() -> None:
 def test_seen_items_do_not_leave_the_ranking_of_the_next_user() -> None:
     query = torch.zeros(2, 8)
     seen = INDEX.rows_of(list(TRAINED))
-    rows, _ = next_items(INDEX, query, [ItemRequest(30, NO_FILTER, seen), ItemRequest(30, NO_FILTER, None)])
+    rows, _ = next_items(
+        INDEX, Reading(query, None), [ItemRequest(30, NO_FILTER, seen), ItemRequest(30, NO_FILTER, None)]
+    )
     assert set(INDEX.ids(rows[0][rows[0] >= 0])) == RANKABLE - set(TRAINED)
     assert set(INDEX.ids(rows[1][rows[1] >= 0])) == RANKABLE
 
 
 def test_reserved_rows_among_the_seen_do_no_harm() -> None:
     seen = np.array([0, UNKNOWN_ITEM, NO_ITEM], np.int64)
-    rows, _ = next_items(INDEX, torch.zeros(1, 8), [ItemRequest(30, NO_FILTER, seen)])
+    rows, _ = next_items(INDEX, Reading(torch.zeros(1, 8), None), [ItemRequest(30, NO_FILTER, seen)])
     assert set(INDEX.ids(rows[0][rows[0] >= 0])) == RANKABLE
 
 
 def test_candidates_that_cannot_be_ranked_are_left_out() -> None:
     candidates = INDEX.rows_of(["t06", "c3", "t01", "c4"])
-    rows, scores = score_candidates(INDEX, torch.zeros(1, 8), candidates, 4)
+    rows, scores = score_candidates(INDEX, Reading(torch.zeros(1, 8), None), candidates, None, 4)
     assert INDEX.ids(rows[np.isfinite(scores)]) == ["t01"]
 
 
@@ -135,9 +140,9 @@ def test_action_scores_are_a_distribution_over_the_known_actions() -> None:
 
 def test_an_item_score_is_the_embedding_times_the_vector_plus_the_bias() -> None:
     hidden = torch.randn(3, MODEL.config.hidden_dim)
-    query = embeddings(MODEL, hidden)
+    query = read(MODEL, hidden, None).query
     assert query.shape == (3, MODEL.config.item_dim)
-    rows, scores = next_items(INDEX, query, [ItemRequest(1, Filter(include=("c5",)), None)] * 3)
+    rows, scores = next_items(INDEX, Reading(query, None), [ItemRequest(1, Filter(include=("c5",)), None)] * 3)
     has = torch.ones(1, dtype=torch.bool)
     content = torch.from_numpy(content_vector(5))[None]
     unknown = torch.tensor([UNKNOWN_ITEM])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_model import CONTENT_DIM, TRAINED, content_vector, small_index, small_model
 
 from nextact_server.events.hashing import hash_strings
+from nextact_server.sequence.config import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
 from nextact_server.sequence.index import IndexFull, IndexItem, ItemIndex, item_rows
-from nextact_server.sequence.model import FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
 
 MODEL = small_model()
 
@@ -20,7 +20,7 @@ def item(name: str, content: int | None = None, *, available: bool = True, **att
 
 
 def rankable(index: ItemIndex) -> set[str]:
-    scores = index.scores(torch.zeros(1, MODEL.config.item_dim), None)[0]
+    scores = index.logits(torch.zeros(1, MODEL.config.item_dim), None)[0]
     return set(index.ids(np.flatnonzero(torch.isfinite(scores).numpy())))
 
 
@@ -44,8 +44,8 @@ def assert_scored(index: ItemIndex, name: str, content: int | None) -> None:
     row = index.rows_of([name])
     by_id, bias = wanted_vector(name, content)
     wanted = (query @ by_id + bias)[0]
-    torch.testing.assert_close(index.scores(query, row)[0, 0], wanted, rtol=0, atol=1e-5)
-    torch.testing.assert_close(index.scores(query, None)[0, int(row[0])], wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(index.logits(query, row)[0, 0], wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(index.logits(query, None)[0, int(row[0])], wanted, rtol=0, atol=1e-5)
 
 
 def test_trained_items_are_there_and_rankable_from_the_start() -> None:
@@ -58,7 +58,7 @@ def test_trained_items_are_there_and_rankable_from_the_start() -> None:
 
 
 def test_the_reserved_rows_are_never_ranked() -> None:
-    scores = small_index(MODEL).scores(torch.randn(2, MODEL.config.item_dim), None)
+    scores = small_index(MODEL).logits(torch.randn(2, MODEL.config.item_dim), None)
     assert torch.isneginf(scores[:, :FIRST_ITEM]).all()
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from nextact_server.sequence.model import FIRST_ITEM, NO_ITEM, PADDING_ITEM, UNKNOWN_ITEM, SequenceConfig, SequenceModel
+from nextact_server.sequence.config import FIRST_ITEM, NO_ITEM, PADDING_ITEM, UNKNOWN_ITEM, SequenceConfig
+from nextact_server.sequence.model import SequenceModel
 
 ACTIONS = ("view", "buy", "leave_a_note")
 
@@ -84,7 +85,7 @@ def test_a_user_without_events_is_foretold_from_the_initial_state(model: Sequenc
     ("change", "said"),
     [
         ({"cell": "rnn"}, "cell is 'rnn'"),
-        ({"actions": ()}, "actions"),
+        ({"actions": ("", "view")}, "actions"),
         ({"actions": ("view", "view")}, "actions"),
         ({"n_items": 2}, "n_items is 2"),
         ({"hidden_dim": 0}, "hidden_dim is 0"),

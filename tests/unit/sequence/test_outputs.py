@@ -9,9 +9,9 @@ from stage_house import Asked, House, Sent, arrival_of, key_of
 
 from nextact_server.events.call import CallOptions, Filter, Per, Predictions, Want
 from nextact_server.events.status import Status
+from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.sequence.index import IndexItem
 from nextact_server.sequence.merge import merge
-from nextact_server.sequence.model import FIRST_ITEM
 from nextact_server.sequence.outputs import SeenItems, split
 from nextact_server.sequence.stage import EventWork
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_model import TRAINED, small_index, small_model
 
+from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.sequence.index import IndexItem, ItemIndex
-from nextact_server.sequence.model import FIRST_ITEM
 from nextact_server.sequence.ranking import NO_ROW, top_items
 
 

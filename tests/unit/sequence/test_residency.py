@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_model import CELLS, Cell, content_vector
+from small_model import CELLS, CellName, content_vector
 from stage_house import MODEL_KEY, Asked, House, Sent, assert_same_user, key_of
 
 from nextact_server.events.status import Status
@@ -34,7 +34,7 @@ def numbered(events: list[Sent]) -> list[Sent]:
 @given(events=st.lists(sent, min_size=1, max_size=25), apply_late=st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_a_user_who_was_evicted_comes_back_as_one_who_never_left(
-    cell: Cell, events: list[Sent], apply_late: bool
+    cell: CellName, events: list[Sent], apply_late: bool
 ) -> None:
     narrow = House(cell, capacity=2, apply_late=apply_late)
     wide = House(cell, apply_late=apply_late)

@@ -1,9 +1,13 @@
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nextact_server.training.datasets import COLUMNS, DataError, Dataset, in_order, load_events
 
@@ -70,6 +74,24 @@ def test_the_order_of_the_file_decides_nothing() -> None:
         assert in_order(same_moment.sample(fraction=1, shuffle=True, seed=seed)).equals(wanted)
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12"), st.integers(0, 2)), min_size=1), st.randoms())
+def test_any_order_of_the_file_gives_the_same_events(rows: list[tuple[str, str, int]], random: Random) -> None:
+    def table() -> pl.DataFrame:
+        users, items, hours = zip(*rows, strict=True)
+        times = [NOON.replace(hour=hour) for hour in hours]
+        columns = {"user_id": users, "anonymous": False, "action": "view", "item_id": items, "event_time": times}
+        return pl.DataFrame(columns).with_columns(text=pl.lit(None, dtype=pl.String))
+
+    wanted = in_order(table())
+    random.shuffle(rows)
+    assert in_order(table()).equals(wanted)
+    ties = [
+        hashlib.sha256(f"{user},{item}".encode()).digest() for user, item in wanted.select("user_id", "item_id").rows()
+    ]
+    keys = list(zip(wanted["user_id"], wanted["event_time"], ties, strict=True))
+    assert keys == sorted(keys)
+
+
 def test_ties_follow_the_hash_of_user_and_item(tmp_path: Path) -> None:
     # sha256("b,1") begins with 2, sha256("b,3") with 9, so the third item comes last although both are at noon.
     ROWS.write_parquet(tmp_path / "e.parquet")
@@ -77,8 +99,6 @@ def test_ties_follow_the_hash_of_user_and_item(tmp_path: Path) -> None:
 
 
 def _by_hash(user: str, items: list[str]) -> list[str]:
-    import hashlib
-
     return sorted(items, key=lambda item: hashlib.sha256(f"{user},{item}".encode()).hexdigest())
 
 
@@ -112,6 +132,45 @@ def test_the_hash_tells_different_data_apart(tmp_path: Path) -> None:
     for name, rows in (("1.csv", ROWS), ("2.csv", ROWS[:3])):
         rows.with_columns(pl.col("event_time").dt.epoch("s")).write_csv(tmp_path / name)
     assert load(tmp_path / "1.csv").sha256 != load(tmp_path / "2.csv").sha256
+
+
+def test_columns_that_a_server_records_beside_these_are_ignored(tmp_path: Path) -> None:
+    recorded = ROWS.with_columns(
+        message_id=pl.Series(["m1", "m2", "m3", "m4"]),
+        anonymous_id=pl.Series(["v", None, "", "w"]),
+        sent_at=pl.lit(NOON),
+        session_id=pl.lit(None, dtype=pl.String),
+        properties=pl.struct(pl.lit(1).alias("price"), pl.lit("red").alias("colour")),
+        image=pl.lit(b"\xff\xd8"),
+    )
+    recorded.write_parquet(tmp_path / "recorded.parquet")
+    ROWS.write_parquet(tmp_path / "plain.parquet")
+    assert load(tmp_path / "recorded.parquet").events.equals(load(tmp_path / "plain.parquet").events)
+
+
+def test_properties_of_any_shape_do_not_keep_json_lines_from_being_read(tmp_path: Path) -> None:
+    line = '{"user_id": "u", "action": "view", "event_time": "2024-05-01T12:00:00Z", "properties": %s}\n'
+    (tmp_path / "e.jsonl").write_text(line % '{"a": 1}' + line % '{"a": "x", "b": [1]}' + line % '"x"')
+    assert load(tmp_path / "e.jsonl").events.height == 3
+
+
+def test_unsorted_times_are_sorted(tmp_path: Path) -> None:
+    ROWS.reverse().write_parquet(tmp_path / "e.parquet")
+    ROWS.write_parquet(tmp_path / "sorted.parquet")
+    assert load(tmp_path / "e.parquet").events.equals(load(tmp_path / "sorted.parquet").events)
+
+
+def test_an_id_of_digits_keeps_its_zeros(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("user_id,action,item_id,event_time\n007,1,042,5\n")
+    assert load(tmp_path / "e.csv").events.select("user_id", "action", "item_id").row(0) == ("007", "1", "042")
+
+
+def test_files_without_an_event_are_refused(tmp_path: Path) -> None:
+    ROWS.clear().write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"e\.parquet: there is no event"):
+        load(tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"data\.files is empty"):
+        load()
 
 
 def test_items_bring_their_text(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nextact_server.training.metrics import UNRANKED, bootstrap, item_metrics, target_ranks
+from nextact_server.training.bootstrap import bootstrap
+from nextact_server.training.metrics import UNRANKED, item_metrics, target_ranks
 
 
 def test_a_rank_counts_who_is_better_and_ties_are_against_the_target() -> None:

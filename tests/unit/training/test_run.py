@@ -10,7 +10,7 @@ from tiny_world import CONFIG, content_store, write_world
 
 from nextact_server.sequence.card import ModelCard
 from nextact_server.sequence.checkpoint import load_model
-from nextact_server.sequence.model import FIRST_ITEM
+from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.training.config import ConfigError, load_config
 from nextact_server.training.datasets import DataError
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
@@ -77,13 +77,13 @@ def test_excluded_users_are_in_nothing_that_is_trained(world: Path, card: ModelC
     assert data.held_out is not None
     assert data.validation is not None
     excluded = set(card.excluded_users)
-    for part in (data.train, data.first_fit, data.validation):
+    for part in (data.train, data.first_fit, data.validation.sequences):
         assert not excluded & set(part.users)
     assert card.training_users == tuple(sorted(data.train.users))
-    assert not set(data.first_fit.users) & set(data.validation.users)
-    assert excluded == set(data.held_out.users)
+    assert not set(data.first_fit.users) & set(data.validation.sequences.users)
+    assert excluded == set(data.held_out.sequences.users)
     # Everyone leaves one note of their own, so its vector betrays its author.
-    notes = {row.tobytes() for row in data.held_out.texts}
+    notes = {row.tobytes() for row in data.held_out.sequences.texts}
     assert len(notes) == len(excluded)
     assert not notes & {row.tobytes() for row in data.train.texts}
 
@@ -110,12 +110,14 @@ def test_an_evaluation_of_the_written_version_repeats_the_card(world: Path, card
 def test_scores_in_one_scan_are_those_of_event_by_event(world: Path) -> None:
     model, card = load_model(world / "1")
     data = prepared(world)
-    held_out = data.held_out
-    assert held_out is not None
+    assert data.held_out is not None
+    held_out = data.held_out.sequences
     vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
     scorer = ModelScorer(model, data.task.catalogue, vocab)
     rows = np.arange(held_out.starts[0], held_out.starts[1])
-    scores, actions = scorer(held_out, 0, rows)
+    foretold = scorer(held_out, rows, None)
+    assert foretold.scores is not None
+    assert foretold.actions is not None
     state = model.initial_state(1)
     content, has = torch.from_numpy(data.task.catalogue.content), torch.from_numpy(data.task.catalogue.has_content)
     vectors = model.item_vectors(torch.from_numpy(vocab), content, has)
@@ -123,8 +125,9 @@ def test_scores_in_one_scan_are_those_of_event_by_event(world: Path) -> None:
     for i, row in enumerate(rows):
         hidden = model.hidden(state)
         one = model.query(hidden) @ vectors.T + bias
-        np.testing.assert_allclose(scores[i], one[0].numpy(), atol=1e-4)
-        assert actions[i] - 2 == int(model.action_logits(hidden).argmax())
+        np.testing.assert_allclose(foretold.scores[i], one[0].numpy(), atol=1e-4)
+        log = model.action_logits(hidden).log_softmax(dim=1)[0]
+        np.testing.assert_allclose(foretold.actions[i], log.numpy(), atol=1e-4)
         x = event_inputs(model, held_out, np.array([row]), torch.from_numpy(vocab), vectors)
         _, state = model.scan(x, torch.tensor([1]), state)
 
@@ -183,3 +186,68 @@ def test_a_bad_configuration_is_refused_by_field(tmp_path: Path, text: str, said
     assert str(path) in str(caught.value)
     with pytest.raises(ConfigError, match="nowhere"):
         load_config(tmp_path / "nowhere.toml")
+
+
+SEQUENCES = """
+name = "tiny"
+
+[data]
+kind = "sequences"
+file = "sequences.txt"
+
+[split]
+kind = "leave-one-out"
+
+[model]
+item_dim = 16
+model_dim = 16
+hidden_dim = 16
+layers = 1
+
+[fit]
+epochs = 12
+learning_rate = 0.02
+window = 8
+batch_events = 64
+average = 0.9
+
+[prior]
+weight = 0.2
+reach = 2
+"""
+
+
+def test_leaving_one_out_what_came_later_is_foretold_with_the_counted_transitions(tmp_path: Path) -> None:
+    walks = [[f"i{(user * 5 + step) % 12:02d}" for step in range(9)] for user in range(30)]
+    (tmp_path / "sequences.txt").write_text(
+        "".join(f"u{user} {' '.join(walk[:-1])}\n" for user, walk in enumerate(walks))
+    )
+    (tmp_path / "targets.txt").write_text("".join(f"u{user} {walk[-1]}\n" for user, walk in enumerate(walks)))
+    (tmp_path / "train.toml").write_text(SEQUENCES)
+    store = content_store(tmp_path)
+    card = run_training(tmp_path / "train.toml", tmp_path / "1", logs_dir=tmp_path, store=store, console=QUIET)
+    assert card.actions == ()
+    assert not card.config.uses_time
+    assert card.config.prior is not None
+    assert card.state_bytes_per_user == 4 * (16 + 16 + 2)
+    assert card.evaluation is not None
+    assert card.evaluation.users == 30
+    again = run_evaluation(
+        tmp_path / "1", tmp_path / "train.toml", out_dir=tmp_path / "now", store=store, console=QUIET
+    )
+    assert again == card.evaluation
+    later = run_evaluation(
+        tmp_path / "1",
+        tmp_path / "train.toml",
+        out_dir=tmp_path / "later",
+        targets=tmp_path / "targets.txt",
+        store=store,
+        console=QUIET,
+    )
+    assert later.metrics["HR@1"].value > 0.9
+    assert later.protocol != again.protocol
+
+
+def test_targets_are_refused_for_data_that_has_times(world: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.kind is 'events'"):
+        run_evaluation(world / "1", world / "train.toml", targets=world / "none", store=content_store(world))

@@ -9,7 +9,8 @@ from tritonclient.grpc import model_config_pb2
 
 from nextact_server.sequence.card import ModelCard
 from nextact_server.sequence.checkpoint import load_model
-from nextact_server.sequence.model import FIRST_ITEM, UNKNOWN_ITEM, SequenceModel
+from nextact_server.sequence.config import FIRST_ITEM, UNKNOWN_ITEM
+from nextact_server.sequence.model import SequenceModel
 from nextact_server.training import movielens
 from nextact_server.training.datasets import Dataset
 from nextact_server.training.evaluate import required_gains

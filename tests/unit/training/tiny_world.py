@@ -26,16 +26,19 @@ items = "items.csv"
 name = "tiny world"
 
 [model]
+cell = "gru"
 item_dim = 16
 hidden_dim = 32
+input_dropout = 0.0
 dropout = 0.0
 
 [fit]
 epochs = 12
+average = 0.9
 patience = 12
 learning_rate = 0.02
 window = 8
-windows_per_batch = 16
+batch_events = 128
 seed = 4
 """
 

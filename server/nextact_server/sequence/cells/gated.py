@@ -1,0 +1,41 @@
+"""A recurrence whose decay each event decides: the real-gated linear recurrent unit (De et al. 2024, Griffin).
+
+Recurrences of this kind serve recommendation in RecBLR (Liu et al. 2024) and Mamba4Rec (Liu et al. 2024).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextact_server.sequence.cells.linear_scan import linear_scan
+from nextact_server.sequence.cells.packing import Packing
+from nextact_server.sequence.cells.residual import Recurrence
+
+_SLOWEST, _FASTEST = 0.998, 0.5
+"""Decays per event that the channels start from, spread evenly."""
+_REACH = 2.0
+"""A channel's decay can go from 1 to the square of its own; half way where the gate is undecided."""
+
+
+class GatedRecurrence(Recurrence):
+    """h = a h + sqrt(1 - a^2) (i v), with decay a and input gate i read from the event; out = h gelu(g), projected."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        """Make a layer of `width` channels between rows of `dim`."""
+        super().__init__()
+        self.width = width
+        self.read = nn.Linear(dim, 4 * width)
+        self.write = nn.Linear(width, dim)
+        decay = torch.linspace(_FASTEST, _SLOWEST, width)
+        self.rate = nn.Parameter(torch.log(torch.expm1(-torch.log(decay))))
+
+    def forward(self, x: Tensor, start: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
+        """See Recurrence."""
+        value, decay, entry, gate = self.read(x).float().chunk(4, dim=-1)
+        log_decay = -_REACH * F.softplus(self.rate) * torch.sigmoid(decay)
+        kept = torch.exp(log_decay)
+        entering = torch.sqrt(1.0 - kept * kept + 1e-6) * torch.sigmoid(entry) * value
+        states = linear_scan(kept, entering, start, packing)
+        return self.write(states * F.gelu(gate)), states
