@@ -19,7 +19,17 @@ from bench.plan import Plan
 from bench.processes import ROOT
 from bench.report import print_table, write_json, write_markdown
 
-PARTS = ("startup", "image_encoder", "text_encoder", "repeated_content", "predict", "stream_events", "growth", "memory")
+PARTS = (
+    "startup",
+    "cells",
+    "image_encoder",
+    "text_encoder",
+    "repeated_content",
+    "predict",
+    "stream_events",
+    "growth",
+    "memory",
+)
 WITH_PEERS = ("identity", "reload")
 """Parts of the KServe v2 side, which only run when asked for."""
 

@@ -18,6 +18,9 @@ _SLOWEST, _FASTEST = 0.998, 0.5
 _REACH = 2.0
 """A channel's decay can go from 1 to the square of its own; half way where the gate is undecided."""
 
+_FLOOR = 1e-6
+"""Keeps the square root away from 0, where its slope has no end."""
+
 
 class GatedRecurrence(Recurrence):
     """h = a h + sqrt(1 - a^2) (i v), with decay a and input gate i read from the event; out = h gelu(g), projected."""
@@ -33,9 +36,10 @@ class GatedRecurrence(Recurrence):
 
     def forward(self, x: Tensor, start: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
         """See Recurrence."""
-        value, decay, entry, gate = self.read(x).float().chunk(4, dim=-1)
-        log_decay = -_REACH * F.softplus(self.rate) * torch.sigmoid(decay)
-        kept = torch.exp(log_decay)
-        entering = torch.sqrt(1.0 - kept * kept + 1e-6) * torch.sigmoid(entry) * value
+        told = self.read(x).float()
+        value, gate = told[:, : self.width], told[:, 3 * self.width :]
+        decay, entry = torch.sigmoid(told[:, self.width : 3 * self.width]).chunk(2, dim=-1)
+        kept = torch.exp(decay * (-_REACH * F.softplus(self.rate)))
+        entering = torch.sqrt(1.0 + _FLOOR - kept * kept) * (entry * value)
         states = linear_scan(kept, entering, start, packing)
         return self.write(states * F.gelu(gate)), states
