@@ -73,7 +73,8 @@ class NextActionBackend:
                 (ITEM_IDS, "TYPE_STRING", -1),
                 (ITEM_SCORES, "TYPE_FP32", -1),
             ):
-                add_tensor(completed.output, name, data_type, [width])
+                if width:  # a model of data without actions foretells none
+                    add_tensor(completed.output, name, data_type, [width])
             if self._model.horizon_s is not None:
                 add_tensor(completed.output, EXPECTED_GAP, "TYPE_FP32", [1])
                 add_tensor(completed.output, LEAVE_PROBABILITY, "TYPE_FP32", [1])

@@ -47,8 +47,9 @@ class NextActionOutputs:
 
     `status` and `reason` BYTES [n, 1] say what became of each row's event; `embedding` FP32 [n, D], `action_scores`
     FP32 [n, A], `item_ids` BYTES [n, top_k] with `item_scores` FP32 [n, top_k] (padded with '' and -inf) and
-    `events_seen` INT64 [n, 1] are the user's after it: zeros and '' for one whose events are suppressed. A model that
-    `foretells_next` events also answers `expected_gap_s` and `leave_probability`, FP32 [n, 1], as of the row's event.
+    `events_seen` INT64 [n, 1] are the user's after it: zeros and '' for one whose events are suppressed. A model
+    without actions has no `action_scores`; one that `foretells_next` events also answers `expected_gap_s` and
+    `leave_probability`, FP32 [n, 1], as of the row's event.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class NextActionOutputs:
         embedding = None if predictions is None else predictions.embedding
         scores = None if predictions is None else predictions.actions
         columns[EMBEDDING] = spread(embedding, self._embedding_dim, 0)
-        columns[ACTIONS] = spread(scores, self._actions, 0)
+        if self._actions:
+            columns[ACTIONS] = spread(scores, self._actions, 0)
         if self._foretells_next:
             coming = None if predictions is None else predictions.next
             for name in (EXPECTED_GAP, LEAVE_PROBABILITY):

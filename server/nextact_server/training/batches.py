@@ -15,7 +15,7 @@ from nextact_server.sequence.config import FIRST_ACTION, FIRST_ITEM, NO_ITEM, UN
 from nextact_server.sequence.model import SequenceModel
 from nextact_server.sequence.survival import bin_edges, until_next
 from nextact_server.training.config import FitSettings
-from nextact_server.training.history import first_seen
+from nextact_server.training.history import first_seen, runs
 from nextact_server.training.scoring import joined_inputs
 from nextact_server.training.sequences import ABSENT, Int64, Sequences
 from nextact_server.training.softmax import Removed, softmax_loss
@@ -68,8 +68,7 @@ class BatchLoss:
         """Return the losses of the events that the windows' rows, and the starts of first windows, foretell."""
         model, sequences = self._model, self._train
         lengths = windows.stop - windows.start
-        slot = np.repeat(np.arange(len(lengths)), lengths)
-        rows = np.arange(len(slot)) - (np.cumsum(lengths) - lengths)[slot] + windows.start[slot]
+        rows, slot = runs(windows.start, windows.stop)
         owner = windows.user[slot]
         vectors = self._item_vectors()
         x, kind = self._inputs(sequences, rows, vectors)

@@ -1,17 +1,20 @@
-"""When the next event comes, as outputs of tensor requests: only of a model that foretells it, and as of each row."""
+"""Outputs of tensor requests that only some models have: when the next event comes, as of each row, and actions."""
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from tritonclient.grpc import model_config_pb2
 
 from nextact_server.events.arrival import arrive
 from nextact_server.events.batch import EventBatch
 from nextact_server.events.call import Answer, Call, CallOptions, NextColumns, Predictions, Want
 from nextact_server.events.validation import EventLimits
 from nextact_server.inference.infer_request import InferRequest
+from nextact_server.own_models.next_action_backend import NextActionBackend, ServedNextAction
 from nextact_server.own_models.next_action_outputs import NextActionOutputs
 
 NOW = 1_700_000_000_000_000
@@ -19,11 +22,11 @@ NAMES = ("expected_gap_s", "leave_probability")
 SINK: Any = None
 
 
-def outputs(*, foretells_next: bool) -> NextActionOutputs:
+def outputs(*, foretells_next: bool, actions: int = 2) -> NextActionOutputs:
     return NextActionOutputs(
         lambda rows: [""] * len(rows),
         embedding_dim=2,
-        actions=2,
+        actions=actions,
         default_top_k=3,
         max_top_k=10,
         foretells_next=foretells_next,
@@ -82,3 +85,14 @@ def test_it_is_computed_only_for_who_asks_and_as_of_the_rows_event() -> None:
     everything = asked.options(request(1))
     assert everything.want == Want.ALL
     assert everything.at_event
+
+
+@pytest.mark.parametrize("actions", [0, 2])
+def test_a_model_of_data_without_actions_has_no_scores_of_them(actions: int) -> None:
+    (response,) = outputs(foretells_next=False, actions=actions).responses(answer_of(2, [], None), [request(2)])
+    assert ("action_scores" in response.outputs) is bool(actions)
+    served = ServedNextAction("next_action", "1", tuple("ab"[:actions]), 2)
+    backend = NextActionBackend(served, SINK, outputs(foretells_next=False, actions=actions), max_rows=1)
+    config = backend.complete(model_config_pb2.ModelConfig(name="next_action", backend="nextact"), Path())
+    assert {output.name for output in config.output} == set(response.outputs)
+    assert all(width == -1 or width > 0 for output in config.output for width in output.dims)
