@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from nextact_server.sequence.survival import bin_edges
 
@@ -55,9 +55,9 @@ class SequenceConfig:
 
     `hidden_dim` is the width of the recurrent state; "lru", "gated" and "sasrec" have `layers` blocks around rows of
     `model_dim`, "sasrec" reads the last `window` events with `attention_heads`. Without `uses_time` an event's times
-    are ignored; without `actions` its action is ignored and none is foretold; with
-    `horizon_s` the time to the next event is foretold (see `survival.py`). `action_temperature` divides the action
-    logits (Guo et al. 2017).
+    are ignored; without `actions` its action is ignored and none is foretold; with `horizon_s` the
+    time to the next event is foretold (see `survival.py`). `action_temperature` divides the action logits (Guo et al.
+    2017).
     """
 
     cell: CellName
@@ -85,7 +85,7 @@ class SequenceConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that no model can have. Raises ValueError naming the field and the value."""
-        cells = ("gru", "lstm", "lru", "gated", "sasrec")
+        cells = get_args(CellName)
         if self.cell not in cells:
             raise ValueError(f"cell is {self.cell!r}; it must be one of {', '.join(map(repr, cells))}")
         if len(set(self.actions)) != len(self.actions) or "" in self.actions:

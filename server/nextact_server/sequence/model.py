@@ -18,11 +18,7 @@ from torch.nn import functional as F
 
 from nextact_server.sequence.cells import build_cell
 from nextact_server.sequence.cells.packing import pack
-from nextact_server.sequence.config import (
-    FIRST_ACTION,
-    FIRST_ITEM,
-    SequenceConfig,
-)
+from nextact_server.sequence.config import FIRST_ACTION, FIRST_ITEM, SequenceConfig
 from nextact_server.sequence.prior import Prior
 from nextact_server.sequence.survival import BINS
 
@@ -172,8 +168,7 @@ class SequenceModel(nn.Module):
             return x.new_zeros((0, self.config.output_dim)), dict(state)
         lengths = lengths.cpu()
         if x.shape[0] == lengths.shape[0] and int(lengths.min()) == 1:
-            hidden, after = self.step(state, x)
-            return hidden, after
+            return self.step(state, x)
         packing = pack(lengths, x.device)
         own = self.cell.state_spec()
         start = {name: state[name][packing.users] for name in own}

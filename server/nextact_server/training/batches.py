@@ -14,6 +14,7 @@ from nextact_server.sequence import survival
 from nextact_server.sequence.config import FIRST_ACTION, FIRST_ITEM, NO_ITEM, UNKNOWN_ITEM
 from nextact_server.sequence.model import SequenceModel
 from nextact_server.sequence.survival import bin_edges, until_next
+from nextact_server.training.baselines import popularity
 from nextact_server.training.config import FitSettings
 from nextact_server.training.history import first_seen, runs
 from nextact_server.training.scoring import joined_inputs
@@ -41,14 +42,13 @@ class BatchLoss:
         task: Task,
         train: Sequences,
         vocab: Int64,
-        counts: Int64,
         settings: FitSettings,
         end_us: Int64 | int,
     ) -> None:
         """Train on the events of `train`.
 
-        The task's items have the vocabulary rows `vocab` int64[C] and `counts` int64[C] training events. `end_us` is
-        when the watching ended: see `survival.until_next`.
+        The task's items have the vocabulary rows `vocab` int64[C]. `end_us` is when the watching ended: see
+        `survival.until_next`.
         """
         self._model = model
         self._task = task
@@ -61,7 +61,7 @@ class BatchLoss:
         self._vocab = self._tensor(vocab)
         self._content = self._tensor(task.catalogue.content)
         self._has_content = self._tensor(task.catalogue.has_content)
-        self._popularity = torch.from_numpy(counts / max(1, counts.sum())).float()
+        self._popularity = torch.from_numpy(popularity(train, train.item != ABSENT, len(vocab))).float()
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def __call__(self, windows: Windows) -> Losses:

@@ -84,7 +84,8 @@ def fit(
         torch.manual_seed(settings.seed)
         model = SequenceModel(_config(task, shape, len(items))).to(_device(settings))
         end_us = int(train.time_us.max(initial=0)) if end_us is None else end_us
-        run = _Run(model, task, train, vocab, settings, end_us)
+        loss = BatchLoss(model, task, train, vocab, settings, end_us)
+        run = _Run(loss, model, task, train, vocab, settings)
         log = _epochs(run, validation, settings, log_file, console, stop_after or settings.epochs, label, run_key)
     run.model.load_state_dict(run.kept)
     run.model.cpu().eval().requires_grad_(False)
@@ -140,13 +141,7 @@ class _Run:
     """The moving parts of a run: weights and their average, optimizer, generators, and the best weights so far."""
 
     def __init__(
-        self,
-        model: SequenceModel,
-        task: Task,
-        train: Sequences,
-        vocab: Int64,
-        settings: FitSettings,
-        end_us: Int64 | int,
+        self, loss: BatchLoss, model: SequenceModel, task: Task, train: Sequences, vocab: Int64, settings: FitSettings
     ) -> None:
         self.model, self._task, self._train, self._vocab, self._settings = model, task, train, vocab, settings
         self._average = copy.deepcopy(model).requires_grad_(False).eval()
@@ -154,8 +149,7 @@ class _Run:
         self.best = 0
         self._steps = 0
         self._rng = np.random.default_rng(settings.seed)
-        counts = np.bincount(train.item[train.item != ABSENT], minlength=len(vocab))
-        self._loss = BatchLoss(model, task, train, vocab, counts, settings, end_us)
+        self._loss = loss
         decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
         others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -248,6 +248,6 @@ def _card(
         date=datetime.now(UTC).date().isoformat(),
         encoders={"text": encoder},
         licences={data.dataset.name: data.dataset.licence, **_WEIGHT_LICENCES},
-        training=config.fit.model_dump() | {"chosen_epoch": fitted.log[-1].epoch},
+        training=config.fit.model_dump() | {"chosen_epoch": fitted.best.epoch},
         validation=validation,
     )

@@ -1,13 +1,10 @@
-"""The prior's table against plain counting, and the temperature against a grid."""
+"""The prior's table against plain counting."""
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextact_server.sequence.config import FIRST_ITEM, UNKNOWN_ITEM
-from nextact_server.training.calibration import temperature
 from nextact_server.training.config import PriorSettings
 from nextact_server.training.sequences import Sequences
 from nextact_server.training.transitions import build_prior
@@ -65,16 +62,3 @@ def test_a_row_holds_the_most_frequent_successors_and_their_shares(
         if got:
             np.testing.assert_allclose(sorted(got.values(), reverse=True), best / best.sum(), rtol=1e-6)
             assert all(wanted[item, to] > 0 for to in got)
-
-
-@pytest.mark.parametrize("heat", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_taken_away_is_found_again(heat: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(20_000, 4, generator=generator)
-    came = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    sharpened = (logits * heat).log_softmax(1).double().numpy()
-    assert temperature(sharpened, came.numpy()) == pytest.approx(heat, rel=0.1)
-
-
-def test_without_events_the_temperature_is_one() -> None:
-    assert temperature(np.zeros((0, 3)), np.zeros(0, np.int64)) == 1.0

@@ -6,6 +6,7 @@ after ten events as after ten thousand.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -17,17 +18,17 @@ from nextact_server.sequence.cells.packing import Packing
 from nextact_server.sequence.config import SequenceConfig
 
 
-class Recurrence(nn.Module):
+class Recurrence(nn.Module, ABC):
     """A recurrent layer between rows of `model_dim`; `width` numbers of state per user."""
 
     width: int
 
+    @abstractmethod
     def forward(self, x: Tensor, start: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
         """Return the layer's rows, [n, model_dim], and its states after each of them, float32[n, width].
 
         `start` float32[A, width] are the users' states before; without a packing each user has one row, in that order.
         """
-        raise NotImplementedError
 
 
 class ResidualStack(Cell):
