@@ -62,6 +62,8 @@ class BatchLoss:
         self._content = self._tensor(task.catalogue.content)
         self._has_content = self._tensor(task.catalogue.has_content)
         self._popularity = torch.from_numpy(popularity(train, train.item != ABSENT, len(vocab))).float()
+        met = torch.from_numpy(np.flatnonzero(self._popularity > 0)).to(self._device)
+        self._met = None if len(met) == len(vocab) else _Drawn(met, torch.zeros(len(met), device=self._device))
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def __call__(self, windows: Windows) -> Losses:
@@ -165,10 +167,13 @@ class BatchLoss:
         return softmax_loss(query, candidates, bias, goal, removed=removed, smoothing=smoothing, dtype=dtype)
 
     def _drawn(self, goal: torch.Tensor) -> _Drawn | None:
-        """Draw candidates by popularity; the batch's own goals are always among them."""
+        """Draw candidates by popularity; the batch's own goals are always among them.
+
+        Items that never occur are not among the candidates: to lose always would teach that what is new is disliked.
+        """
         count = self._settings.sampled_items
         if not count:
-            return None
+            return self._met
         drawn = torch.multinomial(self._popularity, count, replacement=True, generator=self.generator)
         items = torch.unique(torch.cat((drawn.to(self._device), goal)))
         # logQ (Bengio and Senecal 2008): an item's chance to be here at all, drawn or as somebody's goal.

@@ -21,7 +21,7 @@ class ModelSettings(Section):
 
     cell: CellName = "gated"
     item_dim: int = Field(default=128, ge=1)
-    hidden_dim: int = Field(default=184, ge=1)
+    hidden_dim: int = Field(default=168, ge=1)
     layers: int = Field(default=2, ge=1)
     model_dim: int = Field(default=128, ge=1)
     feed_forward: int = Field(default=2, ge=1)

@@ -122,4 +122,12 @@ class Folds(Section):
     """Part of the training users that are held out while the number of epochs is chosen."""
 
 
-AnySplit: TypeAlias = Annotated[UserSplit | LeaveOneOut | Folds, Field(discriminator="kind")]
+class ColdItems(Section):
+    """A part of the items is never met in training; every event on one of them is foretold, from all events before."""
+
+    kind: Literal["cold-items"]
+    part: float = Field(default=0.05, gt=0.0, lt=1.0)
+    seed: int = 0
+
+
+AnySplit: TypeAlias = Annotated[UserSplit | LeaveOneOut | Folds | ColdItems, Field(discriminator="kind")]

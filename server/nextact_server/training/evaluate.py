@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from nextact_server.sequence.card import Evaluation
 from nextact_server.training.action_metrics import ACCURACY, reliability
 from nextact_server.training.comparison import MODEL, compare_actions, compare_items
-from nextact_server.training.data_config import AnySplit, LeaveOneOut, UserSplit
+from nextact_server.training.data_config import AnySplit, ColdItems, LeaveOneOut, UserSplit
 from nextact_server.training.decisions import decided, fit_weights
+from nextact_server.training.history import owners
 from nextact_server.training.judging import judge
 from nextact_server.training.outcomes import ActionOutcomes, Events, ItemOutcomes
 from nextact_server.training.prepare import Judged
@@ -107,8 +110,9 @@ def contest(
             if tuning is not None:
                 weighed[name] = decided(log[name], fit_weights(rival.seen_log, rival.seen_action))
         actions = ActionOutcomes(Events.of(judged.sequences, model.action_row), model.action, log, weighed)
-    rows = judged.sequences.starts[1:] - judged.first
-    return Contest(int(rows.sum()), int((rows > 0).sum()), items, actions, settings)
+    rows = judged.rows
+    users = len(np.unique(owners(judged.sequences, rows)))
+    return Contest(len(rows), users, items, actions, settings)
 
 
 def conclude(contests: Sequence[Contest], task: Task, *, told: str) -> Evaluation:
@@ -145,6 +149,8 @@ def what_is_judged(split: AnySplit, *, validation: bool = False) -> str:
         said = f"The last {split.judged_part:.0%} of every {who}'s events"
     elif isinstance(split, LeaveOneOut):
         said = "Every user's last event before the one held out" if validation else "Every user's held-out last event"
+    elif isinstance(split, ColdItems):
+        said = f"Every event on one of the {split.part:.0%} of the items that were kept apart from training"
     else:
         said = "Every event from the second on of users who were not trained on"
     return f"{said}, on which the number of epochs was chosen" if validation else said

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextact_server.sequence.config import FIRST_ACTION
-from nextact_server.training.history import owners, runs, seen_before
+from nextact_server.training.history import owners, seen_before
 from nextact_server.training.metrics import target_ranks
 from nextact_server.training.prepare import Judged
 from nextact_server.training.scoring import Scorer
@@ -57,6 +57,8 @@ def judge(scorer: Scorer, judged: Judged, *, exclude_seen: bool, cells: int = BL
     item_row, ranks, action_row, logs = [], [], [], []
     for rows in _blocks(judged, scorer.items, cells):
         removed = seen_before(sequences, rows, scorer.items) if exclude_seen and scorer.items else None
+        if judged.offered is not None and scorer.items:
+            removed = ~judged.offered | (removed if removed is not None else np.zeros((len(rows), 1), dtype=np.bool_))
         foretold = scorer(sequences, rows, removed)
         if foretold.scores is not None:
             wanted = sequences.item_target[rows]
@@ -81,7 +83,7 @@ def judge(scorer: Scorer, judged: Judged, *, exclude_seen: bool, cells: int = BL
 
 
 def _blocks(judged: Judged, items: int, cells: int) -> Iterator[Int64]:
-    rows, _ = runs(judged.first, judged.sequences.starts[1:])
+    rows = judged.rows
     size = max(1, min(_BLOCK_ROWS, cells // max(1, items)))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

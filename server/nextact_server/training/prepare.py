@@ -13,17 +13,38 @@ from nextact_server.training.config import TrainingConfig
 from nextact_server.training.content import ContentStore
 from nextact_server.training.data_config import EventData, JData, MovieLensData
 from nextact_server.training.datasets import DataError, Dataset, load_events
+from nextact_server.training.history import runs
 from nextact_server.training.sequence_files import load_sequences
-from nextact_server.training.sequences import Bool, Int64, Sequences, build_catalogue, encode, first_rows
+from nextact_server.training.sequences import (
+    ABSENT,
+    Bool,
+    Int64,
+    Sequences,
+    build_catalogue,
+    encode,
+    first_rows,
+    numbers,
+)
 from nextact_server.training.task import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Events of which those of user u from row `first[u]` on, int64[U], are foretold; all before is history."""
+    """Events of which those of user u from row `first[u]` on, int64[U], are foretold; all before is history.
+
+    With `wanted`, bool[n], only those of them. With `offered`, bool[C], no other items of the catalogue are ranked.
+    """
 
     sequences: Sequences
     first: Int64
+    wanted: Bool | None = None
+    offered: Bool | None = None
+
+    @property
+    def rows(self) -> Int64:
+        """The events that are foretold, ascending."""
+        rows, _ = runs(self.first, self.sequences.starts[1:])
+        return rows if self.wanted is None else rows[self.wanted[rows]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,8 @@ class Prepared:
     validation: Judged | None
     held_out: Judged | None
     excluded_users: tuple[str, ...]
+    cold: Bool | None = None
+    """[C] the items of the catalogue that were kept apart from training; None where the split keeps none apart."""
 
 
 def load_dataset(config: TrainingConfig, base: Path) -> Dataset:
@@ -78,17 +101,27 @@ def prepare(config: TrainingConfig, dataset: Dataset, store: ContentStore, *, fo
     """
     events, is_target = _with_targets(dataset)
     heads = first_rows(events)
-    rows = splits.Rows(tuple(events["user_id"].gather(heads)), np.append(heads, events.height), is_target)
+    catalogue = build_catalogue(dataset, store)
+    starts = np.append(heads, events.height)
+    item = numbers(events["item_id"], catalogue.ids, ABSENT)
+    rows = splits.Rows(tuple(events["user_id"].gather(heads)), starts, is_target, item)
     try:
         split = splits.split(config.split, rows, fold)
     except ValueError as error:
         raise DataError(f"{dataset.name}: {error}") from error
     actions, targets = _actions(config, dataset, events.filter(pl.Series(split.train)))
-    catalogue = build_catalogue(dataset, store)
     if not config.fit.use_content:
         catalogue = replace(catalogue, has_content=np.zeros_like(catalogue.has_content))
-    everything = encode(events, catalogue, store, actions=actions, item_targets=targets, uses_time=dataset.uses_time)
-    train = everything.part(split.train)
+
+    def encoded(events: pl.DataFrame) -> Sequences:
+        return encode(events, catalogue, store, actions=actions, item_targets=targets, uses_time=dataset.uses_time)
+
+    everything = encoded(events)
+    if split.cold is None:
+        train, cold = everything.part(split.train), None
+    else:  # events are missing in the middle, so the gaps are others
+        train = encoded(events.filter(pl.Series(split.train)))
+        cold = np.isin(np.arange(len(catalogue.ids)), split.cold)
     return Prepared(
         dataset=dataset,
         task=Task(catalogue, actions, config.exclude_seen, dataset.uses_time, dataset.uses_actions),
@@ -97,6 +130,7 @@ def prepare(config: TrainingConfig, dataset: Dataset, store: ContentStore, *, fo
         validation=_judged(everything, split.validation),
         held_out=_judged(everything, split.held_out),
         excluded_users=split.excluded_users,
+        cold=cold,
     )
 
 
@@ -117,7 +151,8 @@ def _judged(everything: Sequences, shown: splits.Shown | None) -> Judged | None:
         return None
     row = np.append(0, np.cumsum(shown.rows))
     there = np.bincount(everything.user[shown.rows], minlength=len(everything.users)) > 0
-    return Judged(everything.part(shown.rows), row[shown.first[there]])
+    wanted = None if shown.wanted is None else shown.wanted[shown.rows]
+    return Judged(everything.part(shown.rows), row[shown.first[there]], wanted)
 
 
 def _actions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from nextact_server.training.config import ConfigError, TrainingConfig, load_con
 from nextact_server.training.content import ContentStore
 from nextact_server.training.data_config import Folds, LeaveOneOut, SequenceData
 from nextact_server.training.datasets import TIE_RULE, DataError
-from nextact_server.training.evaluate import Contest, conclude, contest, what_is_judged
+from nextact_server.training.evaluate import Contest, conclude, contest, evaluate, what_is_judged
 from nextact_server.training.fit import Epoch, Fitted, fit
 from nextact_server.training.judging import judge
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
@@ -67,6 +68,7 @@ def run_training(
     evaluation = _conclude(contests, config, data)
     if evaluation is not None:
         _tell(console, evaluation, logs_dir, f"{config.name}, version {config.version}")
+        _tell_among_cold(console, ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), config, data, logs_dir)
     for folder, model, card in cards:
         written = save_model(model, card.model_copy(update={"evaluation": evaluation}), folder)
         console.print(f"wrote {folder}: {len(card.items)} items, {card.state_bytes_per_user} bytes of state per user")
@@ -109,11 +111,13 @@ def run_evaluation(
         if data.excluded_users != card.excluded_users:
             raise DataError(f"{config_path}: split.excluded gives other users than those {folder} was kept from")
         vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
-        contests.append(_contest(ModelScorer(model, data.task.catalogue, vocab), data))
+        scorer = ModelScorer(model, data.task.catalogue, vocab)
+        contests.append(_contest(scorer, data))
     evaluation = _conclude(contests, config, data)
     if evaluation is None:
         raise DataError(f"{config_path}: the split leaves no event to evaluate on")
     _tell(console, evaluation, out_dir, f"{config.name}, version {config.version}")
+    _tell_among_cold(console, scorer, config, data, out_dir)
     return evaluation
 
 
@@ -188,7 +192,9 @@ def _calibrate(fitted: Fitted, data: Prepared) -> None:
 def _contest(scorer: Scorer, data: Prepared) -> Contest | None:
     """Judge on what was held out; else on what validated, if nothing was ever trained on that."""
     if data.held_out is not None:
-        return contest(scorer, data.task, data.train, data.held_out, tuning=data.validation)
+        # Counting knows nothing of cold items, so there is nothing to tune on them.
+        thorough = data.cold is None
+        return contest(scorer, data.task, data.train, data.held_out, tuning=data.validation, thorough=thorough)
     if data.validation is None or data.train is not data.first_fit:
         return None
     return contest(scorer, data.task, data.train, data.validation)
@@ -215,6 +221,16 @@ def _tell(console: Console, evaluation: Evaluation, folder: Path, title: str) ->
     console.print(report.gains_table(evaluation))
     text, numbers, picture = report.write(evaluation, folder, title)
     console.print(f"wrote {text}, {numbers} and {picture}")
+
+
+def _tell_among_cold(console: Console, scorer: Scorer, config: TrainingConfig, data: Prepared, folder: Path) -> None:
+    """Judge events on items kept apart from training once more, ranked among such items alone."""
+    if data.cold is None or data.held_out is None:
+        return
+    narrowed = replace(data.held_out, offered=data.cold)
+    told = f"{what_is_judged(config.split)}, ranked among these {int(data.cold.sum())} items alone"
+    evaluation = evaluate(scorer, data.task, data.train, narrowed, told=told, thorough=False)
+    _tell(console, evaluation, folder / "among-cold", f"{config.name}, version {config.version}, among cold items")
 
 
 def _card(

@@ -148,7 +148,7 @@ def encode(
         gap[1:] = np.diff(time)
         gap[heads] = -1
     texts = events["text"].drop_nulls().unique().sort()
-    item = _numbers(events["item_id"], catalogue.ids, ABSENT)
+    item = numbers(events["item_id"], catalogue.ids, ABSENT)
     wanted = (
         np.bool_(True)
         if item_targets is None
@@ -158,9 +158,9 @@ def encode(
         users=tuple(events["user_id"].gather(heads)),
         starts=np.append(heads, events.height).astype(np.int64),
         item=item,
-        action=FIRST_ACTION + _numbers(events["action"], actions, UNKNOWN_ACTION - FIRST_ACTION),
+        action=FIRST_ACTION + numbers(events["action"], actions, UNKNOWN_ACTION - FIRST_ACTION),
         time=time_features(time, gap),
-        text=_numbers(events["text"], texts.to_list(), ABSENT),
+        text=numbers(events["text"], texts.to_list(), ABSENT),
         texts=store.vectors(texts.to_list()),
         item_target=wanted & (item != ABSENT),
         time_us=time,
@@ -168,7 +168,7 @@ def encode(
     )
 
 
-def _numbers(values: pl.Series, names: Sequence[str], other: int) -> Int64:
+def numbers(values: pl.Series, names: Sequence[str], other: int) -> Int64:
     """Return each value's place among the names, int64[n]; `other` for null and for what is not among them."""
     places = values.cast(pl.Enum(names), strict=False).to_physical().cast(pl.Int64)
     return places.fill_null(other).to_numpy().copy()

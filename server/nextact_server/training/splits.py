@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nextact_server.training.data_config import AnySplit, Folds, LeaveOneOut, UserSplit
+from nextact_server.training.data_config import AnySplit, ColdItems, Folds, LeaveOneOut, UserSplit
 from nextact_server.training.sequences import Bool, Int64, residue
 
 
@@ -16,12 +16,14 @@ from nextact_server.training.sequences import Bool, Int64, residue
 class Rows:
     """Events of U users: `user` tuple of U names, and rows `starts[u]` up to `starts[u + 1]` int64[U + 1] of each.
 
-    `is_target` bool[n] marks the events that came after the end of the data.
+    `is_target` bool[n] marks the events that came after the end of the data; `item` int64[n] says which events are of
+    one item, numbered in the order of their ids, negative for none.
     """
 
     users: tuple[str, ...]
     starts: Int64
     is_target: Bool
+    item: Int64
 
     @property
     def lengths(self) -> Int64:
@@ -31,21 +33,29 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Events that are shown, bool[n], of which those of user u from row `first[u]` on, int64[U], are foretold."""
+    """Events that are shown, bool[n], of which those of user u from row `first[u]` on, int64[U], are foretold.
+
+    With `wanted`, bool[n], only those of them.
+    """
 
     rows: Bool
     first: Int64
+    wanted: Bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Masks bool[n] of what is trained on, and what is foretold; None where nothing is."""
+    """Masks bool[n] of what is trained on, and what is foretold; None where nothing is.
+
+    `cold` int64[c] are the items that are not trained on, as `Rows` numbers them, if some were chosen.
+    """
 
     train: Bool
     first_fit: Bool
     validation: Shown | None
     held_out: Shown | None
     excluded_users: tuple[str, ...]
+    cold: Int64 | None = None
 
 
 def split(settings: AnySplit, rows: Rows, fold: int = 0) -> Split:
@@ -55,6 +65,8 @@ def split(settings: AnySplit, rows: Rows, fold: int = 0) -> Split:
         raise ValueError(f"fold {fold} was asked for, but split has {folds}, numbered from 0")
     if isinstance(settings, LeaveOneOut):
         return _leave_one_out(rows)
+    if isinstance(settings, ColdItems):
+        return _cold_items(settings, rows)
     if isinstance(settings, UserSplit):
         residues = np.array([residue(user, settings.modulus) for user in rows.users], dtype=np.int64)
         excluded, validating = np.isin(residues, settings.excluded), np.isin(residues, settings.validation)
@@ -68,6 +80,8 @@ def describe(settings: AnySplit, *, refit: bool = False) -> str:
     then = ", then trained on" if refit else ""
     if isinstance(settings, LeaveOneOut):
         return "leave one out: everybody's last event is foretold, all before it is trained on and counted"
+    if isinstance(settings, ColdItems):
+        return f"{settings.part:.0%} of the items, drawn with seed {settings.seed}, and all events on them kept apart"
     if isinstance(settings, Folds):
         return (
             f"{settings.folds} folds of users, dealt by sha256('seed,user_id') with seed {settings.seed}; "
@@ -133,3 +147,15 @@ def _leave_one_out(rows: Rows) -> Split:
     # first == end: nothing of this user's is judged, since the rows shown end there.
     held_out = Shown(np.ones_like(rows.is_target), end) if rows.is_target.any() else None
     return Split(train, train, Shown(~rows.is_target, last), held_out, ())
+
+
+def _cold_items(settings: ColdItems, rows: Rows) -> Split:
+    """Keep the events on drawn items apart, and foretell each from all its user's events before it."""
+    items = np.unique(rows.item[rows.item >= 0])
+    count = round(settings.part * len(items))
+    if not 0 < count < len(items):
+        raise ValueError(f"split.part {settings.part} of {len(items)} items is {count}; some must be cold and some not")
+    cold = np.sort(np.random.default_rng(settings.seed).choice(items, count, replace=False))
+    is_cold = np.isin(rows.item, cold)
+    everything = np.ones_like(is_cold)
+    return Split(~is_cold, ~is_cold, None, Shown(everything, rows.starts[:-1], is_cold), (), cold)

@@ -54,6 +54,23 @@ def test_ranks_are_those_of_one_event_after_another(told: list[list[int]], part:
     assert found.item_user.tolist() == owners(sequences, np.array(rows, dtype=np.int64)).tolist()
 
 
+@given(histories(ITEMS), st.sets(st.integers(0, ITEMS - 1), min_size=1))
+def test_only_what_is_wanted_is_foretold_among_what_is_offered(told: list[list[int]], offered: set[int]) -> None:
+    sequences = sequences_of(told)
+    among = np.isin(np.arange(ITEMS), list(offered))
+    wanted = np.isin(sequences.item, list(offered))
+    judged = Judged(sequences, sequences.starts[:-1], wanted, among)
+    found = judge(DrawnScorer(ITEMS), judged, exclude_seen=False)
+    assert found.item_row.tolist() == np.flatnonzero(wanted).tolist()
+    if not len(found.item_row):
+        return
+    scores = DrawnScorer(ITEMS)(sequences, found.item_row, None).scores
+    assert scores is not None
+    for row, rank, drawn in zip(found.item_row, found.rank, scores, strict=True):
+        target = sequences.item[row]
+        assert rank == sum(drawn[item] >= drawn[target] for item in offered if item != target)
+
+
 @given(histories(ITEMS), st.integers(1, 60))
 def test_blocks_of_any_size_judge_the_same(told: list[list[int]], cells: int) -> None:
     sequences = sequences_of(told)

@@ -229,3 +229,22 @@ def test_text_and_attributes_meet_in_the_middle(tmp_path: Path) -> None:
     assert both.content[2] == pytest.approx(attributes.content[2], abs=1e-6)
     assert both.content[0] @ titles.content[0] == pytest.approx(both.content[0] @ attributes.content[0], abs=1e-5)
     assert np.linalg.norm(both.content, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_cold_items_leave_the_training_events_and_their_gaps(tmp_path: Path) -> None:
+    table = events({"u": [1, 2, 4, 7], "v": [2, 4]})
+    data = prepared(tmp_path, EVENTS + '[split]\nkind = "cold-items"\npart = 0.25\nseed = 1\n', table)
+    assert data.cold is not None
+    ids = np.array(data.task.catalogue.ids)
+    (cold,) = ids[data.cold].tolist()
+    seconds = {user: [at for at in moments if f"i{at}" != cold] for user, moments in {"u": [1, 2, 4, 7]}.items()}
+    apart = prepared(tmp_path, EVENTS + ONE_OUT, events(seconds | {"w": [1, 2]}))
+    at = data.train.users.index("u")
+    low, high = data.train.starts[at : at + 2]
+    assert ids[data.train.item[low:high]].tolist() == [f"i{second}" for second in seconds["u"]]
+    assert apart.validation is not None
+    end = int(apart.validation.sequences.starts[1])
+    assert data.train.gap_us[low:high].tolist() == apart.validation.sequences.gap_us[:end].tolist()
+    assert data.held_out is not None
+    assert data.held_out.sequences.lengths.tolist() == [4, 2], "the history is whole"
+    assert set(ids[data.held_out.sequences.item[data.held_out.rows]].tolist()) == {cold}

@@ -3,29 +3,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextact_server.training.data_config import AnySplit, Folds, LeaveOneOut, UserSplit
+from nextact_server.training.data_config import AnySplit, ColdItems, Folds, LeaveOneOut, UserSplit
 from nextact_server.training.sequences import residue
 from nextact_server.training.splits import Rows, Shown, Split, describe, split
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=2, max_size=30)
 ONE_OUT = LeaveOneOut(kind="leave-one-out")
+COLD = ColdItems(kind="cold-items", part=0.3)
 
 
 def rows(lengths: list[int], targets: list[bool] | None = None) -> Rows:
-    """Users u0, u1, ... with so many events each; `targets` says whose last one came after the end of the data."""
+    """Users u0, u1, ... with so many events each, on seven items in turn.
+
+    `targets` says whose last one came after the end of the data.
+    """
     starts = np.append(0, np.cumsum(lengths))
     is_target = np.zeros(starts[-1], dtype=np.bool_)
     for user, has in enumerate(targets or []):
         is_target[starts[user + 1] - 1] = has
-    return Rows(tuple(f"u{number}" for number in range(len(lengths))), starts, is_target)
+    return Rows(tuple(f"u{number}" for number in range(len(lengths))), starts, is_target, np.arange(starts[-1]) % 7)
 
 
 def foretold(whole: Rows, shown: Shown | None) -> set[int]:
-    """Return the rows that are foretold: those shown from `first` on."""
+    """Return the rows that are foretold: those shown from `first` on, or of them those wanted."""
     if shown is None:
         return set()
     first = np.repeat(shown.first, whole.lengths)
-    return set(np.flatnonzero(shown.rows & (np.arange(len(first)) >= first)).tolist())
+    wanted = shown.rows if shown.wanted is None else shown.rows & shown.wanted
+    return set(np.flatnonzero(wanted & (np.arange(len(first)) >= first)).tolist())
 
 
 def tried(settings: AnySplit, whole: Rows, fold: int = 0) -> Split | None:
@@ -36,7 +41,7 @@ def tried(settings: AnySplit, whole: Rows, fold: int = 0) -> Split | None:
         return None
 
 
-@given(LENGTHS, st.sampled_from([UserSplit(modulus=3), ONE_OUT, Folds(kind="folds", folds=3)]))
+@given(LENGTHS, st.sampled_from([UserSplit(modulus=3), ONE_OUT, COLD, Folds(kind="folds", folds=3)]))
 def test_nothing_that_is_foretold_was_trained_on(lengths: list[int], settings: AnySplit) -> None:
     whole = rows(lengths)
     parts = tried(settings, whole)
@@ -49,7 +54,7 @@ def test_nothing_that_is_foretold_was_trained_on(lengths: list[int], settings: A
     assert not np.repeat(np.isin(whole.users, parts.excluded_users), whole.lengths)[parts.train].any()
 
 
-@given(LENGTHS, st.sampled_from([UserSplit(modulus=3), ONE_OUT, Folds(kind="folds", folds=3)]))
+@given(LENGTHS, st.sampled_from([UserSplit(modulus=3), ONE_OUT, COLD, Folds(kind="folds", folds=3)]))
 def test_all_that_is_shown_before_is_history(lengths: list[int], settings: AnySplit) -> None:
     whole = rows(lengths)
     parts = tried(settings, whole)
@@ -118,7 +123,7 @@ def test_every_user_is_judged_in_one_fold_from_the_second_event_on(users: int, f
 
 def test_folds_depend_on_the_seed_and_not_on_the_order_of_the_users() -> None:
     whole = rows([2] * 50)
-    turned = Rows(whole.users[::-1], whole.starts, whole.is_target)
+    turned = Rows(whole.users[::-1], whole.starts, whole.is_target, whole.item)
     settings = Folds(kind="folds", seed=3)
     assert split(settings, whole, 1).excluded_users == split(settings, turned, 1).excluded_users
     other = Folds(kind="folds", seed=4)
@@ -145,3 +150,30 @@ def test_the_split_can_be_told() -> None:
     assert "5 folds" in describe(Folds(kind="folds"))
     assert "leave one out" in describe(ONE_OUT)
     assert describe(UserSplit(), refit=True).endswith(", then trained on")
+
+
+def test_every_event_on_a_cold_item_is_foretold_and_none_is_trained_on() -> None:
+    whole = rows([9, 1, 4, 7])
+    parts = split(COLD, whole)
+    assert parts.cold is not None
+    assert len(parts.cold) == 2
+    is_cold = np.isin(whole.item, parts.cold)
+    assert (parts.train == ~is_cold).all()
+    assert foretold(whole, parts.held_out) == set(np.flatnonzero(is_cold).tolist())
+    assert parts.held_out is not None
+    assert parts.held_out.rows.all()
+    assert (parts.held_out.first == whole.starts[:-1]).all()
+
+
+def test_the_seed_decides_which_items_are_cold() -> None:
+    whole = rows([9, 9, 9])
+    drawn = {tuple(split(COLD.model_copy(update={"seed": seed}), whole).cold.tolist()) for seed in range(9)}
+    assert len(drawn) > 1
+    again = split(COLD, whole).cold
+    assert again is not None
+    assert again.tolist() == split(COLD, whole).cold.tolist()
+
+
+def test_a_part_that_is_no_item_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"split.part 0.05 of 7 items is 0"):
+        split(ColdItems(kind="cold-items"), rows([9, 9]))

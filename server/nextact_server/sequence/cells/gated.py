@@ -5,6 +5,8 @@ Recurrences of this kind serve recommendation in RecBLR (Liu et al. 2024) and Ma
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,9 +39,9 @@ class GatedRecurrence(Recurrence):
     def forward(self, x: Tensor, start: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
         """See Recurrence."""
         told = self.read(x).float()
-        value, gate = told[:, : self.width], told[:, 3 * self.width :]
+        value, gate = told[:, : self.width], told[:, 3 * self.width :].contiguous()  # gelu is slow on a slice
         decay, entry = torch.sigmoid(told[:, self.width : 3 * self.width]).chunk(2, dim=-1)
-        kept = torch.exp(decay * (-_REACH * F.softplus(self.rate)))
+        kept = torch.exp2(decay * (-_REACH / math.log(2.0) * F.softplus(self.rate)))  # exp takes three times as long
         entering = torch.sqrt(1.0 + _FLOOR - kept * kept) * (entry * value)
         states = linear_scan(kept, entering, start, packing)
         return self.write(states * F.gelu(gate)), states
