@@ -7,10 +7,10 @@ PROTO  := protos/nextact/v1/behavior.proto
 PEERS  := .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-triton lint format protos bench bench-peers train evaluate clean
+.PHONY: help setup demo serve test test-triton lint format protos bench bench-peers train evaluate evaluate-published clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock client/pyproject.toml server/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nextact needs Python 3.11 or newer: make PYTHON=...")'
@@ -61,6 +61,11 @@ train: $(STAMP) ## Train the shipped next-action model anew (CONFIG=..., OUT=...
 
 evaluate: $(STAMP) ## Judge the shipped checkpoint on users it never saw (or VERSION=... CONFIG=... TARGETS=...)
 	$(BIN)/nextact-server evaluate $(VERSION) $(if $(CONFIG),--config $(CONFIG)) $(if $(TARGETS),--targets $(TARGETS))
+
+evaluate-published: $(STAMP) ## Judge the published checkpoints of examples/accuracy (NEXTACT_DATA=...)
+	@for version in examples/accuracy/*/1; do \
+	  $(BIN)/nextact-server evaluate $$version --config $$(dirname $$version)/train.toml \
+	    --out build/evaluation/$$(basename $$(dirname $$version)) || exit 1; done
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) $(PEERS) build runs .mypy_cache .ruff_cache .hypothesis .pytest_cache client/*.egg-info server/*.egg-info
