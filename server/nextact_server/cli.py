@@ -74,12 +74,26 @@ def evaluate(
     targets: Annotated[
         Path | None, typer.Option(help="Lines of `user item` that came after the data: foretell these instead.")
     ] = None,
+    through_server: Annotated[
+        bool, typer.Option(help="Instead, feed each judged user's past to a server and compare what it foretells.")
+    ] = False,
+    models: Annotated[Path, typer.Option(help="With --through-server: the repository that has the encoders.")] = Path(
+        "model_repository"
+    ),
+    most_users: Annotated[
+        int | None, typer.Option(min=1, help="With --through-server: how many users, spread evenly. All by default.")
+    ] = None,
 ) -> None:
     """Judge a version event by event on what it was not trained on, beside the baselines."""
     from nextact_server.training.run import run_evaluation
 
     try:
-        run_evaluation(version, config, out_dir=out, targets=targets)
+        if through_server:
+            from nextact_server.through_server import compare
+
+            compare(version, config, models, targets=targets, most_users=most_users)
+        else:
+            run_evaluation(version, config, out_dir=out, targets=targets)
     except (OSError, ValueError) as error:
         _fail(f"{type(error).__name__}: {error}", code=1)
 

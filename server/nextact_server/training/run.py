@@ -92,11 +92,7 @@ def run_evaluation(
     or the held-out users are not those of the card.
     """
     console = console or Console()
-    config = load_config(config_path)
-    if targets is not None:
-        if not isinstance(config.data, SequenceData):
-            raise ConfigError(f"{config_path}: data.kind is {config.data.kind!r}; targets are for 'sequences' alone")
-        config = config.model_copy(update={"data": config.data.model_copy(update={"targets": targets.absolute()})})
+    config = load_config(config_path) if targets is None else with_targets(config_path, targets)
     dataset = load_dataset(config, config_path.parent)
     store = store or ContentStore(DEFAULT_CACHE)
     contests = []
@@ -119,6 +115,14 @@ def run_evaluation(
     _tell(console, evaluation, out_dir, f"{config.name}, version {config.version}")
     _tell_among_cold(console, scorer, config, data, out_dir)
     return evaluation
+
+
+def with_targets(config_path: Path, targets: Path) -> TrainingConfig:
+    """Read a configuration, and say what came after the end of its data. Raises ConfigError."""
+    config = load_config(config_path)
+    if not isinstance(config.data, SequenceData):
+        raise ConfigError(f"{config_path}: data.kind is {config.data.kind!r}; targets are for 'sequences' alone")
+    return config.model_copy(update={"data": config.data.model_copy(update={"targets": targets.absolute()})})
 
 
 def _folds(config: TrainingConfig) -> range:
