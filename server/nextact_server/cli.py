@@ -85,16 +85,18 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a version event by event on what it was not trained on, beside the baselines."""
+    from nextact import NextactError
+    from nextact_server.through_server import ServerFailed, compare
     from nextact_server.training.run import run_evaluation
 
+    if most_users is not None and not through_server:
+        _fail("--most-users is for --through-server alone", code=2)
     try:
         if through_server:
-            from nextact_server.through_server import compare
-
             compare(version, config, models, targets=targets, most_users=most_users)
         else:
             run_evaluation(version, config, out_dir=out, targets=targets)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ServerFailed, NextactError) as error:
         _fail(f"{type(error).__name__}: {error}", code=1)
 
 
