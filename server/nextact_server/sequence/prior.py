@@ -53,21 +53,20 @@ class Prior(nn.Module):
         gets the softmax alone. What the prior gives to items that are not offered is lost.
         """
         users, width = logits.shape
-        normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
-        scores = torch.where(torch.isneginf(normalizer), logits, logits - normalizer)
         user, item, share = self._successors(recent)
-        if not len(user):
-            return scores
+        normalizer = torch.logsumexp(logits, dim=1)
+        taken = torch.where(torch.isneginf(normalizer), 0.0, normalizer)
         counted = torch.zeros(users, dtype=torch.bool, device=logits.device)
         counted[user] = True
-        scores = scores + torch.where(counted, math.log1p(-self.config.weight), 0.0)[:, None]
+        scores = logits - torch.where(counted, taken - math.log1p(-self.config.weight), taken)[:, None]
         column = item if columns is None else columns[item]
         kept = (column >= 0) & (column < width)
-        cell, which = torch.unique(user[kept] * width + column[kept], return_inverse=True)
-        mass = torch.zeros(len(cell), device=logits.device).index_add_(0, which, share[kept])
+        cell = user[kept] * width + column[kept]
+        mass = logits.new_zeros(users * width).index_add_(0, cell, share[kept])
+        # An item that follows several of the last ones is mixed as often, each time to the same value.
         flat = scores.view(-1)
         there = flat[cell]
-        mixed = torch.logaddexp(there, torch.log(self.config.weight * mass))
+        mixed = torch.logaddexp(there, torch.log(self.config.weight * mass[cell]))
         flat[cell] = torch.where(torch.isneginf(there), there, mixed)
         return scores
 
