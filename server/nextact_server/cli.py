@@ -87,7 +87,7 @@ def evaluate(
     """Judge a version event by event on what it was not trained on, beside the baselines."""
     from nextact import NextactError
     from nextact_server.through_server import ServerFailed, compare
-    from nextact_server.training.run import run_evaluation
+    from nextact_server.training.evaluation_run import run_evaluation
 
     if most_users is not None and not through_server:
         _fail("--most-users is for --through-server alone", code=2)

@@ -199,7 +199,7 @@ def load_content(settings: Settings, metrics: Metrics) -> ContentEncoder:
     return load_content_encoder(
         image.version_dir(),
         text.version_dir(),
-        settings.data_dir / "converted",
+        settings.converted_dir,
         threads=settings.encoder_threads or os.cpu_count() or 1,
         limits=limits,
         image_batches=batches(image, image.config.max_batch_size or IMAGE_BATCHES.max_batch, IMAGE_BATCHES),

@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     stream_window_messages: int = Field(16, ge=1, description="Unacknowledged messages a stream may have.")
     stream_window_bytes: int = Field(64 * MIB, ge=1, description="Unacknowledged bytes a stream may have.")
 
+    @property
+    def converted_dir(self) -> Path:
+        """Where encoders are kept as their runtime wants them: made from the repository, and safe to delete."""
+        return self.data_dir / "converted"
+
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
         most = max(self.max_stream_events, self.max_predict_events)

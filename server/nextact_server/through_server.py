@@ -24,9 +24,9 @@ from nextact_server.training.config import ConfigError, load_config
 from nextact_server.training.content import ContentStore
 from nextact_server.training.data_config import Folds
 from nextact_server.training.datasets import DataError
+from nextact_server.training.evaluation_run import DEFAULT_CACHE
 from nextact_server.training.history import owners
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
-from nextact_server.training.run import DEFAULT_CACHE, with_targets
 from nextact_server.training.sequences import ABSENT, Int64, Sequences
 
 _TOLD: Final = 5
@@ -58,22 +58,21 @@ def compare(
     *,
     targets: Path | None = None,
     most_users: int | None = None,
-    data_dir: Path | None = None,
     store: ContentStore | None = None,
     console: Console | None = None,
 ) -> int:
     """Feed each judged user's past to a server of this version, and compare what it foretells with the offline scores.
 
     Of each user the last judged event is compared, as `Offline.compare` says. `models` is a repository that has the
-    encoders; `targets` are as in `run_evaluation`. `most_users`, spread evenly, are asked for; None: all. `data_dir` is
-    where the server keeps converted encoders; None: where `serve` does. Prints how many users agree and the first who
-    do not, and returns how many were compared.
+    encoders; `targets` are as in `run_evaluation`. `most_users`, spread evenly, are asked for; None: all. Converted
+    encoders are kept where `serve` keeps them. Prints how many users agree and the first who do not, and returns how
+    many were compared.
 
     Raises Disagreement if any user is told otherwise, ServerFailed, ConfigError, and DataError for versions that cannot
     be compared, such as those of items with attributes.
     """
     console = console or Console()
-    config = load_config(config_path) if targets is None else with_targets(config_path, targets)
+    config = load_config(config_path, targets)
     if isinstance(config.split, Folds):
         raise ConfigError(f"{config_path}: split.kind is 'folds', a version of each; one version alone is served")
     data = prepare(config, load_dataset(config, config_path.parent), store or ContentStore(DEFAULT_CACHE))
@@ -86,7 +85,7 @@ def compare(
     if offline.unknown:
         console.print(f"{offline.unknown} items have neither a row nor content; a server offers none of them")
     rows = last_of_each(judged, most_users)
-    with serving(version_dir, models, data_dir) as client:
+    with serving(version_dir, models) as client:
         _check(client, offline, data, judged.sequences, rows, console=console)
     return len(rows)
 
@@ -114,15 +113,19 @@ def _check(
 
 
 @contextmanager
-def serving(version_dir: Path, models: Path, data_dir: Path | None = None) -> Iterator[Client]:
+def serving(version_dir: Path, models: Path) -> Iterator[Client]:
     """Run a server of its own, on a free port, that serves this version and keeps nothing; see `compare`."""
     with tempfile.TemporaryDirectory(prefix="nextact-") as folder:
         repository, errors = Path(folder) / "models", Path(folder) / "errors.txt"
         link_models(repository, version_dir, models)
-        kept = data_dir or Settings(_cli_parse_args=False).data_dir  # type: ignore[call-arg]
+        converted = Settings(_cli_parse_args=False).converted_dir  # type: ignore[call-arg]
+        converted.mkdir(parents=True, exist_ok=True)
+        data = Path(folder) / "data"  # of its own: the users told here must not come among those who are really served
+        data.mkdir()
+        (data / converted.name).symlink_to(converted.absolute())
         command = [sys.executable, "-c", "from nextact_server.cli import main; main()", "serve", "--host", "127.0.0.1"]
         command += ["--grpc-port", "0", "--metrics-port", "0", "--model-repository", str(repository)]
-        command += ["--data-dir", str(kept)]
+        command += ["--data-dir", str(data)]
         plain = {name: value for name, value in os.environ.items() if not name.startswith("NEXTACT_")}
         with errors.open("w") as stderr:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=plain)

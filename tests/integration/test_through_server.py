@@ -86,7 +86,7 @@ def in_process(
     instead: dict[Path, Path] = {}
 
     @contextmanager
-    def served(version_dir: Path, models: Path, kept: Path | None = None) -> Iterator[Client]:
+    def served(version_dir: Path, models: Path) -> Iterator[Client]:
         link_models(tmp_path / "models", instead.get(version_dir, version_dir), models)
         settings = settings_for(tmp_path / "models", data_dir, "native")
         with serving(loop, settings, None, gated_encoder(gate)) as running, running.client() as client:

@@ -52,7 +52,7 @@ class Offline:
 
     def __init__(self, model: SequenceModel, card: ModelCard, data: Prepared, sequences: Sequences) -> None:
         """Score the catalogue of `data` for events of `sequences`."""
-        vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + at for at, item in enumerate(card.items)})
+        vocab = vocabulary_rows(data.task.catalogue, card.items)
         self._scorer = ModelScorer(model, data.task.catalogue, vocab)
         self._unknown = vocab < FIRST_ITEM
         self._exclude_seen = data.task.exclude_seen
@@ -148,10 +148,7 @@ def check_servable(config_path: Path, data: Prepared, card: ModelCard, sequences
             f"{config_path}: items or events have texts, which the server encodes by another runtime than training "
             "does; only versions that read ids alone can be compared"
         )
-    if data.dataset.sha256 != card.data.sha256:
-        raise DataError(
-            f"{config_path}: the data's sha256 is {data.dataset.sha256}, the version was trained on {card.data.sha256}"
-        )
+    data.dataset.check_sha256(card.data.sha256, config_path)
     if data.task.exclude_seen != card.exclude_seen_default:
         raise DataError(
             f"{config_path}: exclude_seen is {data.task.exclude_seen}, the version is served with "

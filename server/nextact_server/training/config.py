@@ -111,13 +111,14 @@ class TrainingConfig(Section):
         return self
 
 
-def load_config(path: Path) -> TrainingConfig:
+def load_config(path: Path, targets: Path | None = None) -> TrainingConfig:
     """Read a TOML configuration; ${NAME} in a path of [data] is an environment variable.
 
+    `targets`, lines of `user item`, are what came after the end of the data; only for data of kind "sequences".
     Raises ConfigError naming the file and the field, or the variable that is not set.
     """
     try:
-        return TrainingConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        config = TrainingConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -126,3 +127,8 @@ def load_config(path: Path) -> TrainingConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {field}: {first['msg']}" if field else f"{path}: {first['msg']}") from error
+    if targets is None:
+        return config
+    if not isinstance(config.data, SequenceData):
+        raise ConfigError(f"{path}: data.kind is {config.data.kind!r}; targets are for 'sequences' alone")
+    return config.model_copy(update={"data": config.data.model_copy(update={"targets": targets.absolute()})})

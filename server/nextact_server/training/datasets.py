@@ -50,6 +50,13 @@ class Dataset:
     uses_time: bool = True
     uses_actions: bool = True
 
+    def check_sha256(self, trained_on: str, config_path: Path) -> None:
+        """Raise DataError, naming the configuration, unless a version was trained on these very files."""
+        if self.sha256 != trained_on:
+            raise DataError(
+                f"{config_path}: the data's sha256 is {self.sha256}, not {trained_on} of the version's card"
+            )
+
 
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
     """Return the events user by user, each user's by time, ties as TIE_RULE says.

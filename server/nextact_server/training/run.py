@@ -1,35 +1,37 @@
-"""The two jobs of a data scientist: train a version from a configuration, and evaluate a version."""
+"""The first job of a data scientist: train a version from a configuration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from nextact_server.sequence.card import DataSource, Evaluation, ModelCard
-from nextact_server.sequence.checkpoint import load_model, save_model, state_bytes
-from nextact_server.sequence.config import FIRST_ITEM
-from nextact_server.training import report
+from nextact_server.sequence.card import DataSource, ModelCard
+from nextact_server.sequence.checkpoint import save_model, state_bytes
 from nextact_server.training.calibration import temperature
-from nextact_server.training.config import ConfigError, TrainingConfig, load_config
+from nextact_server.training.config import TrainingConfig, load_config
 from nextact_server.training.content import ContentStore
-from nextact_server.training.data_config import Folds, LeaveOneOut, SequenceData
-from nextact_server.training.datasets import TIE_RULE, DataError
-from nextact_server.training.evaluate import Contest, conclude, contest, evaluate, what_is_judged
-from nextact_server.training.fit import Epoch, Fitted, fit
+from nextact_server.training.data_config import LeaveOneOut
+from nextact_server.training.datasets import TIE_RULE
+from nextact_server.training.epochs import Epoch
+from nextact_server.training.evaluation_run import (
+    DEFAULT_CACHE,
+    conclusion,
+    contest_of,
+    folds,
+    tell,
+    version_dir_of,
+)
+from nextact_server.training.fit import Fitted, fit
 from nextact_server.training.judging import judge
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
-from nextact_server.training.scoring import ModelScorer, Scorer, vocabulary_rows
+from nextact_server.training.scoring import ModelScorer
 from nextact_server.training.splits import describe
 from nextact_server.training.transitions import build_prior
-
-DEFAULT_CACHE: Final = Path("build/training/texts.npz")
 
 _WEIGHT_LICENCES: Final = {"all-MiniLM-L6-v2": "Apache-2.0"}
 
@@ -55,90 +57,31 @@ def run_training(
     store = store or ContentStore(DEFAULT_CACHE)
     dataset = load_dataset(config, config_path.parent)
     cards, contests = [], []
-    for fold in _folds(config):
+    for fold in folds(config):
         data = prepare(config, dataset, store, fold=fold)
-        logs = logs_dir if len(_folds(config)) == 1 else logs_dir / f"fold-{fold}"
+        logs = logs_dir if len(folds(config)) == 1 else logs_dir / f"fold-{fold}"
         logs.mkdir(parents=True, exist_ok=True)
         fitted, chosen, refit = _fit(config, data, logs, console)
         _complete(fitted, config, data, is_refit=refit)
         split = describe(config.split, refit=refit)
         card = _card(config, data, split, store.encoder, fitted, _validated(chosen, data))
-        cards.append((_version_dir(out_dir, config, fold), fitted.model, card))
-        contests.append(_contest(ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), data))
-    evaluation = _conclude(contests, config, data)
+        cards.append((version_dir_of(out_dir, config, fold), fitted.model, card))
+        contests.append(contest_of(ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), data))
+    evaluation = conclusion(contests, config, data)
     if evaluation is not None:
-        _tell(console, evaluation, logs_dir, f"{config.name}, version {config.version}")
-        _tell_among_cold(console, ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), config, data, logs_dir)
+        tell(console, evaluation, ModelScorer(fitted.model, data.task.catalogue, fitted.vocab), config, data, logs_dir)
     for folder, model, card in cards:
         written = save_model(model, card.model_copy(update={"evaluation": evaluation}), folder)
         console.print(f"wrote {folder}: {len(card.items)} items, {card.state_bytes_per_user} bytes of state per user")
     return written
 
 
-def run_evaluation(
-    version_dir: Path,
-    config_path: Path,
-    *,
-    out_dir: Path = Path("build/evaluation"),
-    targets: Path | None = None,
-    store: ContentStore | None = None,
-    console: Console | None = None,
-) -> Evaluation:
-    """Evaluate a version on what its split holds out, and on the same events the baselines.
-
-    The data and the split are those of the TOML file. `targets`, lines of `user item`, are what came after the end of
-    the data: each is then foretold from all of its user's events; only for data of kind "sequences". Prints tables,
-    writes evaluation.md, evaluation.json and evaluation.png to `out_dir`. Raises ConfigError, and DataError if the data
-    or the held-out users are not those of the card.
-    """
-    console = console or Console()
-    config = load_config(config_path) if targets is None else with_targets(config_path, targets)
-    dataset = load_dataset(config, config_path.parent)
-    store = store or ContentStore(DEFAULT_CACHE)
-    contests = []
-    for fold in _folds(config):
-        folder = _version_dir(version_dir, config, fold)
-        model, card = load_model(folder)
-        if dataset.sha256 != card.data.sha256:
-            raise DataError(
-                f"{config_path}: the data's sha256 is {dataset.sha256}, {folder} was trained on {card.data.sha256}"
-            )
-        data = prepare(config, dataset, store, fold=fold)
-        if data.excluded_users != card.excluded_users:
-            raise DataError(f"{config_path}: split.excluded gives other users than those {folder} was kept from")
-        vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
-        scorer = ModelScorer(model, data.task.catalogue, vocab)
-        contests.append(_contest(scorer, data))
-    evaluation = _conclude(contests, config, data)
-    if evaluation is None:
-        raise DataError(f"{config_path}: the split leaves no event to evaluate on")
-    _tell(console, evaluation, out_dir, f"{config.name}, version {config.version}")
-    _tell_among_cold(console, scorer, config, data, out_dir)
-    return evaluation
-
-
-def with_targets(config_path: Path, targets: Path) -> TrainingConfig:
-    """Read a configuration, and say what came after the end of its data. Raises ConfigError."""
-    config = load_config(config_path)
-    if not isinstance(config.data, SequenceData):
-        raise ConfigError(f"{config_path}: data.kind is {config.data.kind!r}; targets are for 'sequences' alone")
-    return config.model_copy(update={"data": config.data.model_copy(update={"targets": targets.absolute()})})
-
-
-def _folds(config: TrainingConfig) -> range:
-    return range(config.split.folds if isinstance(config.split, Folds) else 1)
-
-
-def _version_dir(folder: Path, config: TrainingConfig, fold: int) -> Path:
-    return folder / f"fold-{fold}" if isinstance(config.split, Folds) else folder
-
-
 def _fit(config: TrainingConfig, data: Prepared, logs_dir: Path, console: Console) -> tuple[Fitted, Epoch, bool]:
     """Train, and again with the users who were held out to choose the epochs; tell the chosen epoch, and whether so."""
 
     def key(label: str) -> str:
-        told = [config.model.model_dump(), config.fit.model_dump(), config.split.model_dump(), data.dataset.sha256]
-        told += [label, *data.excluded_users]
+        told = [config.model.model_dump(), config.fit.model_dump(), config.split.model_dump(), config.exclude_seen]
+        told += [data.dataset.sha256, label, *data.task.actions, *data.excluded_users]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     # Where everybody's last event is kept back, nobody was watched for longer than until the one before it.
@@ -193,48 +136,12 @@ def _calibrate(fitted: Fitted, data: Prepared) -> None:
     fitted.model.calibrate(action_temperature=temperature(judged.action_log, judged.action))
 
 
-def _contest(scorer: Scorer, data: Prepared) -> Contest | None:
-    """Judge on what was held out; else on what validated, if nothing was ever trained on that."""
-    if data.held_out is not None:
-        # Counting knows nothing of cold items, so there is nothing to tune on them.
-        thorough = data.cold is None
-        return contest(scorer, data.task, data.train, data.held_out, tuning=data.validation, thorough=thorough)
-    if data.validation is None or data.train is not data.first_fit:
-        return None
-    return contest(scorer, data.task, data.train, data.validation)
-
-
-def _conclude(contests: Sequence[Contest | None], config: TrainingConfig, data: Prepared) -> Evaluation | None:
-    """Put the folds' contests together; `data` is one of theirs."""
-    held = [one for one in contests if one is not None]
-    if not held:
-        return None
-    return conclude(held, data.task, told=what_is_judged(config.split, validation=data.held_out is None))
-
-
 def _validated(chosen: Epoch, data: Prepared) -> dict[str, float]:
     """Return what validation said of the chosen epoch, without the prior."""
     if data.validation is None:
         return {}
     figures = {"epoch": float(chosen.epoch), "NDCG@10": chosen.ndcg_at_10, "HR@10": chosen.hr_at_10}
     return figures | ({"next-action accuracy": chosen.action_accuracy} if data.task.actions else {})
-
-
-def _tell(console: Console, evaluation: Evaluation, folder: Path, title: str) -> None:
-    console.print(report.table(evaluation))
-    console.print(report.gains_table(evaluation))
-    text, numbers, picture = report.write(evaluation, folder, title)
-    console.print(f"wrote {text}, {numbers} and {picture}")
-
-
-def _tell_among_cold(console: Console, scorer: Scorer, config: TrainingConfig, data: Prepared, folder: Path) -> None:
-    """Judge events on items kept apart from training once more, ranked among such items alone."""
-    if data.cold is None or data.held_out is None:
-        return
-    narrowed = replace(data.held_out, offered=data.cold)
-    told = f"{what_is_judged(config.split)}, ranked among these {int(data.cold.sum())} items alone"
-    evaluation = evaluate(scorer, data.task, data.train, narrowed, told=told, thorough=False)
-    _tell(console, evaluation, folder / "among-cold", f"{config.name}, version {config.version}, among cold items")
 
 
 def _card(

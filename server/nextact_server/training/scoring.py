@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -159,6 +160,10 @@ def joined_inputs(
     )
 
 
-def vocabulary_rows(catalogue: Catalogue, items: dict[str, int]) -> Int64:
-    """Return int64[C]: each catalogue item's row in the vocabulary `items`, UNKNOWN_ITEM where it has none."""
-    return np.array([items.get(item, UNKNOWN_ITEM) for item in catalogue.ids], dtype=np.int64)
+def vocabulary_rows(catalogue: Catalogue, items: Sequence[str]) -> Int64:
+    """Return int64[C]: each catalogue item's row in the vocabulary, UNKNOWN_ITEM where it has none.
+
+    `items` are those of the vocabulary in order, the first of them in row FIRST_ITEM, as a card lists them.
+    """
+    row = {item: FIRST_ITEM + at for at, item in enumerate(items)}
+    return np.array([row.get(item, UNKNOWN_ITEM) for item in catalogue.ids], dtype=np.int64)

@@ -8,7 +8,7 @@ from rich.console import Console
 from tiny_world import CONFIG, content_store, write_world
 
 from nextact_server.sequence.checkpoint import load_model
-from nextact_server.training import fit as fitting
+from nextact_server.training.epochs import Epoch, Run
 from nextact_server.training.resume import load_run
 from nextact_server.training.run import run_training
 
@@ -32,15 +32,15 @@ def run(folder: Path, config: str = SHORT, out: str = "1") -> dict[str, torch.Te
 
 def kill(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path) -> None:
     """Run up to the beginning of epoch `number`."""
-    whole = fitting._Run.epoch
+    whole = Run.epoch
 
-    def epoch(self: fitting._Run, at: int, validation: object) -> fitting.Epoch:
+    def epoch(self: Run, at: int, validation: object) -> Epoch:
         if at == number:
             raise Killed
         return whole(self, at, validation)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting._Run, "epoch", epoch)
+        patch.setattr(Run, "epoch", epoch)
         with pytest.raises(Killed):
             run(folder)
 

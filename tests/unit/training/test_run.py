@@ -10,11 +10,11 @@ from tiny_world import CONFIG, content_store, write_world
 
 from nextact_server.sequence.card import ModelCard
 from nextact_server.sequence.checkpoint import load_model
-from nextact_server.sequence.config import FIRST_ITEM
 from nextact_server.training.config import ConfigError, load_config
 from nextact_server.training.datasets import DataError
+from nextact_server.training.evaluation_run import run_evaluation
 from nextact_server.training.prepare import Prepared, load_dataset, prepare
-from nextact_server.training.run import run_evaluation, run_training
+from nextact_server.training.run import run_training
 from nextact_server.training.scoring import ModelScorer, event_inputs, vocabulary_rows
 from nextact_server.training.sequences import residue
 
@@ -112,7 +112,7 @@ def test_scores_in_one_scan_are_those_of_event_by_event(world: Path) -> None:
     data = prepared(world)
     assert data.held_out is not None
     held_out = data.held_out.sequences
-    vocab = vocabulary_rows(data.task.catalogue, {item: FIRST_ITEM + i for i, item in enumerate(card.items)})
+    vocab = vocabulary_rows(data.task.catalogue, card.items)
     scorer = ModelScorer(model, data.task.catalogue, vocab)
     rows = np.arange(held_out.starts[0], held_out.starts[1])
     foretold = scorer(held_out, rows, None)
